@@ -1,0 +1,2 @@
+//! The ripvs command line.
+fn main() {}

@@ -1,0 +1,1 @@
+//! Prefetch, hashing and huge-page slices behind safe interfaces.

@@ -1,0 +1,2 @@
+//! The ripvs daemon.
+fn main() {}

@@ -1,0 +1,112 @@
+//! The dests of one service together with their scheduler: what a service holds. Sees to it that the scheduler hears of
+//! every change.
+
+use super::{new, Change, Member, PickKey, Pool, Scheduler};
+use crate::spec::SchedKind;
+use crate::types::{DestId, Time};
+
+/// The dests of one service and their scheduler, on one worker.
+pub struct Group {
+    pool: Pool,
+    kind: Option<SchedKind>,
+    scheduler: Box<dyn Scheduler>,
+    worker: u16,
+    workers: u16,
+}
+
+impl Group {
+    /// No dests yet. `flags` are the service's ([`service_flags`](crate::spec::service_flags)); this is `worker` of
+    /// `workers` (from 0) that schedule for the service each for itself: 0 of 1 where one does it for all.
+    pub fn new(kind: Option<SchedKind>, flags: u32, worker: u16, workers: u16) -> Group {
+        let pool = Pool::new();
+        let scheduler = new(kind, flags, &pool);
+        let mut group = Group {
+            pool,
+            kind,
+            scheduler,
+            worker,
+            workers,
+        };
+        group.stagger();
+        group
+    }
+
+    fn stagger(&mut self) {
+        if self.workers > 1 {
+            self.scheduler
+                .stagger(&self.pool, self.worker, self.workers);
+        }
+    }
+
+    /// Sets scheduler and flags, as `ipvsadm -E` does: the same scheduler goes on where it was, another begins anew.
+    pub fn set_scheduler(&mut self, kind: Option<SchedKind>, flags: u32) {
+        if kind == self.kind {
+            self.scheduler.set_flags(flags);
+        } else {
+            self.kind = kind;
+            self.scheduler = new(kind, flags, &self.pool);
+            self.stagger();
+        }
+    }
+
+    /// Adds a dest at the head of the list; one that is there already stays as it is.
+    pub fn add(&mut self, member: Member) {
+        if self.pool.slot_of(member.id).is_none() {
+            let slot = self.pool.add(member);
+            self.scheduler.update(&self.pool, &Change::Added(slot));
+        }
+    }
+
+    /// Takes a dest out; `None` if it isn't there.
+    pub fn remove(&mut self, id: DestId) -> Option<Member> {
+        let slot = self.pool.slot_of(id)?;
+        let removed = self.pool.remove(slot)?;
+        self.scheduler.update(&self.pool, &Change::Removed(removed));
+        Some(removed.member)
+    }
+
+    /// An operator's edit of a dest, whether or not it gives another weight.
+    pub fn edit(&mut self, id: DestId, weight: i32) {
+        if let Some(slot) = self.pool.slot_of(id) {
+            self.pool.set_weight(slot, weight);
+            self.scheduler.update(&self.pool, &Change::Edited(slot));
+        }
+    }
+
+    /// Sets a dest's counts of connections.
+    pub fn set_load(&mut self, id: DestId, active: u32, inactive: u32) {
+        if let Some(slot) = self.pool.slot_of(id) {
+            self.pool.set_load(slot, active, inactive);
+            self.scheduler.update(&self.pool, &Change::Load(slot));
+        }
+    }
+
+    /// Sets whether a dest is overloaded.
+    pub fn set_overloaded(&mut self, id: DestId, overloaded: bool) {
+        if let Some(slot) = self.pool.slot_of(id) {
+            self.pool.set_overloaded(slot, overloaded);
+            self.scheduler.update(&self.pool, &Change::Overload(slot));
+        }
+    }
+
+    /// The dest that a new connection goes to; `None` if there is none for it.
+    pub fn pick(&mut self, key: &PickKey) -> Option<&Member> {
+        let slot = self.scheduler.pick(&self.pool, key)?;
+        self.pool.get(slot)
+    }
+
+    /// Lets the scheduler forget what it has not used for long, a bounded step a call. Cheap, for every round of a worker.
+    pub fn expire(&mut self, now: Time) {
+        self.scheduler.expire(now);
+    }
+
+    /// The dests.
+    pub fn pool(&self) -> &Pool {
+        &self.pool
+    }
+
+    /// The scheduler that is set.
+    pub fn kind(&self) -> Option<SchedKind> {
+        self.kind
+    }
+}

@@ -1,0 +1,141 @@
+//! Round robin: the next of the list after the last one picked.
+
+use super::pool::{Member, Pool, Slot};
+use super::tree::{Share, Sum, Tree};
+use super::{Change, PickKey, Scheduler};
+use crate::types::DestId;
+
+/// Whether one of the members may be chosen.
+impl Sum for bool {
+    const NONE: bool = false;
+
+    fn of(_slot: Slot, member: &Member) -> bool {
+        member.available()
+    }
+
+    fn join(first: &bool, second: &bool) -> bool {
+        *first || *second
+    }
+}
+
+/// Edits leave the cursor where it is; if its dest is taken out, it goes back to the one before, or before the head: then
+/// a dest added at the head is next.
+pub(super) struct Rr {
+    tree: Tree<bool>,
+    cursor: Option<(DestId, Slot)>,
+}
+
+impl Rr {
+    pub(super) fn new(pool: &Pool) -> Rr {
+        Rr {
+            tree: Tree::new(pool),
+            cursor: None,
+        }
+    }
+}
+
+impl Scheduler for Rr {
+    fn update(&mut self, pool: &Pool, change: &Change) {
+        let renumbered = self.tree.update(pool, change);
+        let Some((id, slot)) = self.cursor else {
+            return;
+        };
+        if renumbered {
+            self.cursor = pool.slot_of(id).map(|slot| (id, slot));
+        }
+        if let Change::Removed(removed) = change {
+            if removed.slot == slot {
+                self.cursor = removed
+                    .ahead
+                    .and_then(|ahead| Some((pool.get(ahead)?.id, ahead)));
+            }
+        }
+    }
+
+    fn pick(&mut self, pool: &Pool, _key: &PickKey) -> Option<Slot> {
+        let cursor = self.cursor.map(|(_, slot)| slot);
+        let slot = self
+            .tree
+            .next(cursor, |available| *available)
+            .or_else(|| self.tree.next(None, |available| *available))?;
+        self.cursor = Some((pool.get(slot)?.id, slot));
+        Some(slot)
+    }
+
+    fn stagger(&mut self, pool: &Pool, worker: u16, workers: u16) {
+        self.tree.share(Share { worker, workers }, pool);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{compare, group, key, member, picks, ListChange, Model};
+    use super::super::Group;
+    use super::*;
+    use crate::spec::SchedKind;
+
+    /// ip_vs_rr.c: `cursor` is the place of the last one picked.
+    #[derive(Default)]
+    struct Loop(Option<usize>);
+
+    impl Model for Loop {
+        fn changed(&mut self, _list: &[Member], change: &ListChange) {
+            match (change, self.0) {
+                (ListChange::Added, Some(cursor)) => self.0 = Some(cursor + 1),
+                (ListChange::Removed(at), Some(cursor)) if *at <= cursor => {
+                    self.0 = cursor.checked_sub(1);
+                }
+                _ => {}
+            }
+        }
+
+        fn pick(&mut self, list: &[Member], _key: &PickKey) -> Option<DestId> {
+            let first = self.0.map_or(0, |cursor| cursor + 1);
+            for i in (first..list.len()).chain(0..first) {
+                if list[i].weight > 0 && !list[i].overloaded {
+                    self.0 = Some(i);
+                    return Some(list[i].id);
+                }
+            }
+            None
+        }
+    }
+
+    #[test]
+    fn picks_as_the_kernels_loop_does() {
+        compare(SchedKind::Rr, 0, |_| key(), Loop::default, 3000);
+    }
+
+    #[test]
+    fn picks_what_the_kernel_picked() {
+        let mut group = group(SchedKind::Rr, 0, &[(11, 1), (12, 1), (13, 1)]);
+        assert_eq!(
+            picks(&mut group, [key(); 10]),
+            [13, 12, 11, 13, 12, 11, 13, 12, 11, 13]
+        );
+        group.edit(DestId(12), 0);
+        group.edit(DestId(13), 5);
+        assert_eq!(picks(&mut group, [key(); 6]), [11, 13, 11, 13, 11, 13]);
+        group.add(member(14, 1));
+        assert_eq!(picks(&mut group, [key(); 7]), [11, 14, 13, 11, 14, 13, 11]);
+        group.remove(DestId(11));
+        group.edit(DestId(12), 1);
+        assert_eq!(
+            picks(&mut group, [key(); 9]),
+            [14, 13, 12, 14, 13, 12, 14, 13, 12]
+        );
+    }
+
+    #[test]
+    fn staggered_workers_begin_at_their_parts_of_the_list() {
+        let mut first = Vec::new();
+        for worker in 0..4 {
+            let mut group = Group::new(Some(SchedKind::Rr), 0, worker, 4);
+            (0..8).for_each(|n| group.add(member(n, 1)));
+            first.push(picks(&mut group, [key(); 9]));
+        }
+        assert_eq!(first[0], [7, 6, 5, 4, 3, 2, 1, 0, 7]);
+        assert_eq!(first[1], [5, 4, 3, 2, 1, 0, 7, 6, 5]);
+        assert_eq!(first[3][..3], [1, 0, 7]);
+    }
+}

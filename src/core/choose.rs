@@ -1,0 +1,249 @@
+//! Choosing a dest for a new connection: persistence templates first, the scheduler next. Runs at the chooser of the
+//! service, which counts what it chose; making the connection is its owner's part (`flow.rs`).
+//!
+//! Follows `ip_vs_schedule` and `ip_vs_sched_persist` (net/netfilter/ipvs/ip_vs_core.c).
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ripvs_packet::Frame;
+
+use crate::conn::{ConnId, Endpoints, Flags, Key, NewConn};
+use crate::message::{Ask, Choice, ConnRef};
+use crate::service::{Service, FTP_PORT};
+use crate::types::{DestId, Time, WorkerId};
+use crate::verdict::Drop;
+use crate::worker::{Tables, Worker};
+
+/// The port of a template that was given up and only waits for its time.
+const GIVEN_UP: u16 = 0xffff;
+
+/// What a persistence template is known by. The client is masked; port 0 stands for all ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct TemplateKey {
+    /// IP protocol number; 0 (IPPROTO_IP) for services by mark.
+    pub proto: u8,
+    /// The client's network.
+    pub client: IpAddr,
+    /// The virtual address, or the mark in its first four bytes.
+    pub vaddr: IpAddr,
+    /// The virtual port or 0.
+    pub vport: u16,
+}
+
+impl TemplateKey {
+    /// The template that the first packet of a connection to a persistent service goes by.
+    pub fn of(service: &Service, ask: &Ask) -> TemplateKey {
+        let client = mask(ask.client, service.spec.netmask);
+        let (mut proto, mut vaddr, mut vport) = (ask.proto, ask.vaddr, 0);
+        if ask.vport == service.port() {
+            if service.port() != FTP_PORT {
+                vport = ask.vport;
+            }
+        } else if let Some(mark) = service.mark() {
+            proto = 0;
+            vaddr = mark_address(mark, ask.vaddr);
+        }
+        TemplateKey { proto, client, vaddr, vport }
+    }
+}
+
+/// The network of a client. `netmask` as in [`crate::ServiceSpec`].
+fn mask(client: IpAddr, netmask: u32) -> IpAddr {
+    match client {
+        IpAddr::V4(addr) => IpAddr::V4(Ipv4Addr::from(u32::from(addr) & netmask)),
+        IpAddr::V6(addr) => {
+            let bits = netmask.min(128);
+            let mask = if bits == 0 { 0 } else { u128::MAX << (128 - bits) };
+            IpAddr::V6(Ipv6Addr::from(u128::from(addr) & mask))
+        }
+    }
+}
+
+/// A mark in the place of a virtual address, as the kernel lists it.
+fn mark_address(mark: u32, like: IpAddr) -> IpAddr {
+    match like {
+        IpAddr::V4(_) => IpAddr::V4(Ipv4Addr::from(mark)),
+        IpAddr::V6(_) => IpAddr::V6(Ipv6Addr::from(u128::from(mark) << 96)),
+    }
+}
+
+impl<F: Frame> Worker<F> {
+    /// The worker that chooses for this first packet.
+    pub(crate) fn chooser_of(&self, service: &Service, ask: &Ask) -> WorkerId {
+        if self.workers == 1 {
+            return self.id;
+        }
+        if service.central() {
+            return WorkerId((ask.service.0 % u32::from(self.workers)) as u16);
+        }
+        if service.persistent() {
+            let key = TemplateKey::of(service, ask);
+            return self.owners.of_template(&key, ask.call_id.as_deref());
+        }
+        self.id
+    }
+
+    /// Chooses a dest, and charges it with the connection.
+    pub(crate) fn choose(&mut self, now: Time, ask: &Ask) -> Choice {
+        let Some(service) = self.services.get(ask.service) else {
+            return Choice::Nobody;
+        };
+        if service.persistent() {
+            return match ask.client {
+                IpAddr::V4(_) => self.choose_persistent::<crate::family::V4>(now, ask),
+                IpAddr::V6(_) => self.choose_persistent::<crate::family::V6>(now, ask),
+            };
+        }
+        if service.mark().is_none() && ask.vport != service.port() {
+            return Choice::Nobody;
+        }
+        let Some(id) = self.pick(now, ask) else {
+            return Choice::Nobody;
+        };
+        let port = self.services.dest(id).map_or(0, |dest| dest.spec.port);
+        self.charge_new(id);
+        Choice::Dest { id, port: if port != 0 { port } else { ask.vport }, chooser: self.id, control: None }
+    }
+
+    fn choose_persistent<A: Tables<F>>(&mut self, now: Time, ask: &Ask) -> Choice {
+        let Some(service) = self.services.get(ask.service) else {
+            return Choice::Nobody;
+        };
+        let own_port = service.port();
+        let window = service.spec.timeout.saturating_mul(crate::types::Tick::HZ);
+        let key = TemplateKey::of(service, ask);
+        let (Some(client), Some(vaddr)) = (A::from_ip(key.client), A::from_ip(key.vaddr)) else {
+            return Choice::Nobody;
+        };
+        let lookup = Key { proto: key.proto, caddr: client, cport: 0, vaddr, vport: key.vport };
+        let found = match &ask.call_id {
+            Some(call_id) => self.calls.find(&key, call_id),
+            None => {
+                let table = A::table(self);
+                table.find_template(table.hash_in(&lookup), &lookup)
+            }
+        };
+        let usable = found.and_then(|id| Some((id, self.template_dest::<A>(id)?)));
+        let (template, dest) = match usable {
+            Some(template) => template,
+            None => {
+                let Some(dest) = self.pick(now, ask) else {
+                    return Choice::Nobody;
+                };
+                let Some(spec) = self.services.dest(dest).map(|dest| dest.spec.clone()) else {
+                    return Choice::Nobody;
+                };
+                let dport = if ask.vport == own_port && own_port != FTP_PORT { spec.port } else { 0 };
+                let mut flags = Flags::of_forward(spec.forward).with(Flags::TEMPLATE);
+                let mut pe_hash = 0;
+                if let Some(call_id) = &ask.call_id {
+                    flags = flags.with(Flags::PE);
+                    pe_hash = A::table(self).hash_data(call_id);
+                }
+                // A tunnel's end may be of the other family: listings then take its address from the dest.
+                let daddr = A::from_ip(spec.addr).unwrap_or_default();
+                let new = NewConn {
+                    dest: Some(dest),
+                    service: Some(ask.service),
+                    timeout: window,
+                    pe_hash,
+                    ..NewConn::new(lookup, daddr, dport, flags)
+                };
+                if self.conns_left() == 0 {
+                    return Choice::Refused(Drop::ConnTableFull);
+                }
+                let made = A::table_mut(self).insert(now.tick(), &new);
+                let Ok(id) = made else {
+                    return Choice::Refused(Drop::ConnTableFull);
+                };
+                if let Some(call_id) = &ask.call_id {
+                    self.calls.insert(&key, call_id, A::IS_V6, id);
+                }
+                if let Some(entry) = self.services.dest(dest) {
+                    entry.tally.persistent(1);
+                    entry.tally.refs(1);
+                }
+                (id, dest)
+            }
+        };
+        A::table_mut(self).touch(template, now.tick());
+        if !A::table_mut(self).get_mut(template).is_some_and(|record| record.add_controlled()) {
+            return Choice::Refused(Drop::ConnTableFull);
+        }
+        let port = self.services.dest(dest).map_or(0, |dest| dest.spec.port);
+        self.charge_new(dest);
+        Choice::Dest {
+            id: dest,
+            port: if ask.vport == own_port && port != 0 { port } else { ask.vport },
+            chooser: self.id,
+            control: Some(ConnRef { worker: self.id, id: template }),
+        }
+    }
+
+    /// The dest of a template, if it may still be had (`ip_vs_check_template`). A template whose dest may not is given up:
+    /// it stays listed under a port that no packet asks for until its time is up.
+    fn template_dest<A: Tables<F>>(&mut self, id: ConnId) -> Option<DestId> {
+        let dest = A::table(self).get(id)?.dest();
+        let quiescent_expires = self.settings.expire_quiescent_template != 0;
+        let good = dest
+            .and_then(|dest| self.services.dest(dest))
+            .is_some_and(|dest| dest.available && !(quiescent_expires && dest.spec.weight == 0));
+        if good {
+            return dest;
+        }
+        self.calls.give_up(A::IS_V6, id);
+        if let Some(record) = A::table(self).get(id).filter(|record| record.vport() != GIVEN_UP) {
+            let ends = Endpoints {
+                cport: 0,
+                vport: GIVEN_UP,
+                daddr: record.daddr(),
+                dport: GIVEN_UP,
+                forward: record.forward(),
+                dest,
+            };
+            A::table_mut(self).rekey(id, &ends);
+        }
+        None
+    }
+
+    fn pick(&mut self, now: Time, ask: &Ask) -> Option<DestId> {
+        let service = self.services.get_mut(ask.service)?;
+        service.group.pick(&ask.pick_key(now)).map(|member| member.id)
+    }
+
+    /// A connection begins as an inactive one; its state says otherwise a moment later.
+    fn charge_new(&mut self, dest: DestId) {
+        self.services.charge(dest, 0, 1, Some(true));
+    }
+
+    /// Takes back a choice that came to nothing: no record, or one that was there already.
+    pub(crate) fn unchoose(&mut self, now: Time, choice: &Choice, v6: bool) {
+        if let Choice::Dest { id, chooser, control, .. } = choice {
+            self.report_load(*chooser, *id, 0, -1, true);
+            if let Some(control) = control {
+                self.uncontrol(now, *control, v6, false);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_is_masked_by_its_family_s_rule() {
+        let v4: IpAddr = "198.18.7.9".parse().unwrap();
+        assert_eq!(mask(v4, 0xffff_ff00), "198.18.7.0".parse::<IpAddr>().unwrap());
+        let v6: IpAddr = "2001:db8:1:2:3::9".parse().unwrap();
+        assert_eq!(mask(v6, 64), "2001:db8:1:2::".parse::<IpAddr>().unwrap());
+        assert_eq!(mask(v6, 128), v6);
+        assert_eq!(mask(v6, 0), "::".parse::<IpAddr>().unwrap());
+    }
+
+    #[test]
+    fn a_mark_stands_in_the_first_four_bytes_of_an_address() {
+        assert_eq!(mark_address(7, "1.2.3.4".parse().unwrap()), "0.0.0.7".parse::<IpAddr>().unwrap());
+        assert_eq!(mark_address(7, "::1".parse().unwrap()), "0:7::".parse::<IpAddr>().unwrap());
+    }
+}

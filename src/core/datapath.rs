@@ -1,0 +1,363 @@
+//! A packet's whole life, in order: which interface, which worker, whole or in fragments; for us or to be routed; of a known
+//! connection, of a new one, or none of IPVS's business. Every step is a call into the module that owns it.
+//!
+//! Follows the kernel's hooks: packets to an address of ours pass `ip_vs_out` and `ip_vs_in` (LOCAL_IN), packets to be
+//! routed pass `ip_vs_in_icmp` and `ip_vs_out` (FORWARD), after the router has looked at TTL and MTU.
+//!
+//! Who takes a packet by value ends it and counts its verdict; [`Passed`] hands it back.
+
+use ripvs_packet::{Frame, PortId};
+
+use crate::conn::Key;
+use crate::conn::OutKey;
+use crate::flow::Path;
+use crate::message::{Ask, Choice, Msg, Parcel};
+use crate::net::Ingress;
+use crate::packet::Packet;
+use crate::related::is_balanced;
+use crate::rewrite::{translate, Ip, Side};
+use crate::family::{V4, V6};
+use crate::state::{self, Direction};
+use crate::types::{proto, Af, Time};
+use crate::verdict::Drop;
+use crate::worker::{Io, Tables, Worker};
+
+/// A packet handed back, to be gone on with, or `None`: it has been ended, and its verdict is counted.
+pub(crate) type Passed<F> = Option<Packet<F>>;
+
+/// A client's port from which active FTP's data connections come; they are never scheduled.
+const FTP_DATA_PORT: u16 = 20;
+
+impl<F: Frame> Worker<F> {
+    /// Takes a burst of frames from a port.
+    pub fn burst(&mut self, now: Time, port: PortId, frames: &mut Vec<F>, io: &mut impl Io<F>) {
+        for frame in frames.drain(..) {
+            self.net.counters.received += 1;
+            self.receive(now, port, frame, io);
+        }
+        self.flush(io);
+    }
+
+    /// A frame from a port: what is not IP ends here, IP goes on to its owner.
+    fn receive(&mut self, now: Time, port: PortId, frame: F, io: &mut impl Io<F>) {
+        let Some(ingress) = self.net.ingress(now, port, frame, io) else { return };
+        let pkt = self.read(ingress);
+        self.input(now, pkt, true, io);
+    }
+
+    /// A packet from another worker, which found that it is this one's.
+    pub(crate) fn parcel(&mut self, now: Time, parcel: Parcel<F>, io: &mut impl Io<F>) {
+        let whole = parcel.max_fragment;
+        if let Some(mut pkt) = self.reopen(now, parcel, io) {
+            pkt.max_fragment = whole;
+            self.input(now, pkt, false, io);
+        }
+    }
+
+    /// IP of either family. `fresh`: it came from a port, so that it may be another worker's.
+    fn input(&mut self, now: Time, pkt: Packet<F>, fresh: bool, io: &mut impl Io<F>) {
+        match pkt.info.family {
+            ripvs_packet::parse::Family::V4 => self.input_of::<V4>(now, pkt, fresh, io),
+            ripvs_packet::parse::Family::V6 => self.input_of::<V6>(now, pkt, fresh, io),
+        }
+    }
+
+    fn input_of<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, fresh: bool, io: &mut impl Io<F>) {
+        let local = self.is_ours(&pkt);
+        if fresh && self.workers > 1 && self.services.enabled() {
+            let owner = self.owner_of::<A>(&pkt, local);
+            if owner != self.id {
+                self.hand_over(owner, pkt);
+                return;
+            }
+        }
+        let pkt = if pkt.info.is_fragment() && self.gathers::<A>(&pkt, local) {
+            match self.gather(now, pkt, io) {
+                Some(pkt) => pkt,
+                None => return,
+            }
+        } else {
+            pkt
+        };
+        if local {
+            self.local_in::<A>(now, pkt, io);
+        } else {
+            self.forward::<A>(now, pkt, io);
+        }
+    }
+
+    /// A packet to an address of ours.
+    fn local_in<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
+        let passed = if !self.services.enabled() {
+            Some(pkt)
+        } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
+            self.related_out::<A>(now, pkt, io).and_then(|pkt| self.related_in::<A>(now, pkt, true, io))
+        } else {
+            self.request::<A>(now, pkt, io)
+        };
+        if let Some(pkt) = passed {
+            self.to_host::<A>(now, pkt, io);
+        }
+    }
+
+    /// A packet to somebody else: routed, with IPVS having a look for replies of its servers.
+    fn forward<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
+        let Some((pkt, hit)) = self.route_checked::<A>(now, pkt, io) else { return };
+        let passed = if !self.services.enabled() {
+            Some(pkt)
+        } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
+            self.related_in::<A>(now, pkt, false, io).and_then(|pkt| self.related_out::<A>(now, pkt, io))
+        } else {
+            self.reply::<A>(now, pkt, io)
+        };
+        if let Some(pkt) = passed {
+            self.output(now, pkt, hit, io);
+        }
+    }
+
+    /// A client's packet (`ip_vs_in`): to the dest of its connection, or of a new one.
+    fn request<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
+        if !is_balanced(pkt.info.protocol) {
+            return Some(pkt);
+        }
+        let Some((cport, vport)) = pkt.ports() else { return Some(pkt) };
+        let key = Key::<A> {
+            proto: keyed(pkt.info.protocol),
+            caddr: A::addr(pkt.ip(), A::SRC),
+            cport,
+            vaddr: A::addr(pkt.ip(), A::DST),
+            vport,
+        };
+        let Some(id) = self.find_in(&key) else {
+            return self.schedule::<A>(now, pkt, &key, io);
+        };
+        if self.reused::<A>(id, &pkt) {
+            self.end_now::<A>(now, id);
+            return self.schedule::<A>(now, pkt, &key, io);
+        }
+        let Some(path) = A::table(self).get(id).map(|record| Path::of(id, record)) else { return Some(pkt) };
+        if path.dest.is_some_and(|dest| !self.services.dest(dest).is_some_and(|dest| dest.available)) {
+            // Its server was removed: the client's packets are dropped without restarting the timer, in case it comes back.
+            if self.settings.expire_nodest_conn == 0 {
+                return self.discard(pkt, Drop::DestGone);
+            }
+            self.end_now::<A>(now, id);
+            return self.schedule::<A>(now, pkt, &key, io);
+        }
+        self.carry::<A>(now, pkt, &path, io)
+    }
+
+    /// Sends a packet of a connection on, counts it and takes it into the connection's state.
+    fn carry<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, path: &Path<A>, io: &mut impl Io<F>) -> Passed<F> {
+        self.account(path.dest, pkt.len(), Direction::Input);
+        if let Some(id) = path.id {
+            self.advance::<A>(now, id, &pkt, Direction::Input);
+        }
+        self.transmit_inbound(now, pkt, path, false, io)
+    }
+
+    /// Whether a packet begins a connection anew under the key of one that may end (`conn_reuse_mode`, and
+    /// `expire_nodest_conn` for a dest of weight 0).
+    fn reused<A: Tables<F>>(&self, id: crate::conn::ConnId, pkt: &Packet<F>) -> bool {
+        if !state::is_new_conn(pkt.signal()) {
+            return false;
+        }
+        let Some(record) = A::table(self).get(id) else { return false };
+        let dest = record.dest().and_then(|dest| self.services.dest(dest));
+        if self.settings.expire_nodest_conn != 0 && dest.is_some_and(|dest| dest.spec.weight == 0) {
+            return true;
+        }
+        let mode = self.settings.conn_reuse_mode;
+        mode != 0 && record.control().is_none() && state::is_new_conn_expected(record, mode)
+    }
+
+    /// The first packet of a connection, if it is one that a service takes (the protocols' `conn_schedule`).
+    fn schedule<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        key: &Key<A>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        if !self.may_begin(&pkt) {
+            return Some(pkt);
+        }
+        let (client, vaddr) = (A::to_ip(key.caddr), A::to_ip(key.vaddr));
+        let Some(service) = self.services.find(pkt.mark, pkt.info.protocol, vaddr, key.vport) else {
+            return Some(pkt);
+        };
+        if self.defence.drops_packet() {
+            return self.discard(pkt, Drop::DropPacket);
+        }
+        if key.cport == FTP_DATA_PORT {
+            return Some(pkt);
+        }
+        let mut ask = Ask {
+            service,
+            proto: pkt.info.protocol,
+            client,
+            cport: key.cport,
+            vaddr,
+            vport: key.vport,
+            mark: pkt.mark,
+            call_id: None,
+            inverse: false,
+        };
+        if self.services.get(service).is_some_and(|service| service.persistent() && service.spec.pe_sip) {
+            match self.call_id(&pkt) {
+                Some(call_id) => ask.call_id = Some(call_id),
+                None => return self.discard(pkt, Drop::NoCallId),
+            }
+        }
+        let chooser = match self.services.get(service) {
+            Some(service) => self.chooser_of(service, &ask),
+            None => return Some(pkt),
+        };
+        if chooser != self.id {
+            self.net.counters.hold(crate::verdict::Held::Ring);
+            let parcel = Parcel { frame: pkt.frame, iface: pkt.iface, max_fragment: pkt.max_fragment };
+            self.post(chooser, Msg::Choose { ask, parcel, from: self.id });
+            return None;
+        }
+        let choice = self.choose(now, &ask);
+        self.begin::<A>(now, pkt, &ask, &choice, io)
+    }
+
+    /// Makes the connection that was chosen a dest for, and sends its first packet on.
+    fn begin<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        ask: &Ask,
+        choice: &Choice,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        match choice {
+            Choice::Nobody => self.leave::<A>(now, pkt, ask, io),
+            Choice::Refused(reason) => self.discard(pkt, *reason),
+            Choice::Dest { .. } => match self.admit::<A>(now, ask, choice) {
+                Ok(path) => self.carry(now, pkt, &path, io),
+                Err(reason) => self.discard(pkt, reason),
+            },
+        }
+    }
+
+    /// A chooser's answer about a packet of this worker's.
+    pub(crate) fn chosen(&mut self, now: Time, ask: Ask, choice: Choice, parcel: Parcel<F>, io: &mut impl Io<F>) {
+        self.net.counters.release(crate::verdict::Held::Ring);
+        match Af::of(ask.client) {
+            Af::V4 => self.chosen_of::<V4>(now, ask, choice, parcel, io),
+            Af::V6 => self.chosen_of::<V6>(now, ask, choice, parcel, io),
+        }
+    }
+
+    fn chosen_of<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        ask: Ask,
+        choice: Choice,
+        parcel: Parcel<F>,
+        io: &mut impl Io<F>,
+    ) {
+        let whole = parcel.max_fragment;
+        let Some(mut pkt) = self.reopen(now, parcel, io) else {
+            self.unchoose(now, &choice, A::IS_V6);
+            return;
+        };
+        pkt.max_fragment = whole;
+        let passed = if self.find_in(&ask.key::<A>()).is_some() {
+            // An earlier packet of the same connection was answered first.
+            self.unchoose(now, &choice, A::IS_V6);
+            self.request::<A>(now, pkt, io)
+        } else {
+            self.begin::<A>(now, pkt, &ask, &choice, io)
+        };
+        if let Some(pkt) = passed {
+            self.to_host::<A>(now, pkt, io);
+        }
+    }
+
+    /// No dest can be had (`ip_vs_leave`): a marked packet may go on to its own destination, the sender of any other is told.
+    fn leave<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, ask: &Ask, io: &mut impl Io<F>) -> Passed<F> {
+        let service = self.services.get(ask.service);
+        let marked = service.is_some_and(|service| service.mark().is_some());
+        let own_port = service.map_or(0, |service| service.port());
+        if self.settings.cache_bypass != 0 && marked && !self.net.is_local(ask.vaddr) {
+            return match self.admit_bypass::<A>(now, ask) {
+                Ok(path) => self.carry(now, pkt, &path, io),
+                Err(reason) => self.discard(pkt, reason),
+            };
+        }
+        // What is for another port of an FTP service's address is not for IPVS to refuse.
+        if own_port == crate::service::FTP_PORT && ask.vport != own_port {
+            return Some(pkt);
+        }
+        self.refuse(now, pkt, crate::net::IcmpKind::PortUnreachable, Drop::NoDest, io)
+    }
+
+    /// A packet that is routed: a dest's reply becomes the virtual service's (`ip_vs_out`).
+    fn reply<A: Tables<F>>(&mut self, now: Time, mut pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
+        if !is_balanced(pkt.info.protocol) {
+            return Some(pkt);
+        }
+        let Some((sport, dport)) = pkt.ports() else { return Some(pkt) };
+        let saddr = A::addr(pkt.ip(), A::SRC);
+        let key = OutKey::<A> {
+            proto: keyed(pkt.info.protocol),
+            saddr,
+            sport,
+            caddr: A::addr(pkt.ip(), A::DST),
+            cport: dport,
+        };
+        let found = self.find_out(&key).and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
+        let Some(path) = found else {
+            return self.stray::<A>(now, pkt, &key, io);
+        };
+        let (l3, l4, protocol) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
+        let old = crate::rewrite::End { addr: saddr, port: sport };
+        if !translate(&mut pkt.frame, l3, l4, protocol, Side::Source, old, path.virt) {
+            return self.discard(pkt, Drop::Truncated);
+        }
+        self.account(path.dest, pkt.len(), Direction::Output);
+        if let Some(id) = path.id {
+            self.advance::<A>(now, id, &pkt, Direction::Output);
+        }
+        self.send_reply::<A>(now, pkt, &path, saddr, io)
+    }
+
+    /// A real server's packet that belongs to no connection: with `nat_icmp_send` the server is told, unless it is a reset.
+    fn stray<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, key: &OutKey<A>, io: &mut impl Io<F>) -> Passed<F> {
+        let known = self.settings.nat_icmp_send != 0
+            && matches!(pkt.info.protocol, proto::TCP | proto::UDP | proto::SCTP)
+            && self.services.is_real_server(pkt.info.protocol, A::to_ip(key.saddr), key.sport);
+        if !known || pkt.is_reset() {
+            return Some(pkt);
+        }
+        self.refuse(now, pkt, crate::net::IcmpKind::PortUnreachable, Drop::NoConn, io)
+    }
+
+    /// Whether a packet of no known connection may begin one: SYN without RST, INIT, any UDP; with the sloppy settings any
+    /// that does not end one. ESP and AH only follow.
+    fn may_begin(&self, pkt: &Packet<F>) -> bool {
+        match pkt.signal() {
+            state::Signal::Tcp(flags) => {
+                flags & state::tcp::RST == 0 && (flags & state::tcp::SYN != 0 || self.settings.sloppy_tcp != 0)
+            }
+            state::Signal::Sctp(_) => match pkt.sctp_chunk() {
+                Some(ripvs_packet::sctp::chunk::INIT) => true,
+                Some(ripvs_packet::sctp::chunk::ABORT) | None => false,
+                Some(_) => self.settings.sloppy_sctp != 0,
+            },
+            state::Signal::Udp => true,
+            state::Signal::Other => false,
+        }
+    }
+}
+
+/// The protocol that a packet's connection is under: ESP and AH follow the client's ISAKMP connection.
+fn keyed(protocol: u8) -> u8 {
+    match protocol {
+        proto::ESP | proto::AH => proto::UDP,
+        other => other,
+    }
+}

@@ -1,0 +1,138 @@
+//! What the control thread tells a worker: changes, applied between bursts and never refused, and questions.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use crate::mark::MarkRule;
+use crate::sched::mh;
+use crate::settings::Settings;
+use crate::spec::{DestSpec, ServiceSpec};
+use crate::state::Timeouts;
+use crate::tally::Tally;
+use crate::types::{DestId, ServiceId};
+
+/// One change of what a worker knows. Ids are the control thread's to give; a change about an id that the worker does not
+/// know has no effect.
+#[derive(Clone, Debug)]
+pub enum Delta {
+    /// A new service. Its tally is this worker's own.
+    ServiceAdd {
+        /// Its id.
+        id: ServiceId,
+        /// Its settings.
+        spec: Arc<ServiceSpec>,
+        /// Where this worker counts its traffic.
+        tally: Arc<Tally>,
+    },
+    /// Other settings for a service (`ipvsadm -E`).
+    ServiceEdit {
+        /// Its id.
+        id: ServiceId,
+        /// Its new settings.
+        spec: Arc<ServiceSpec>,
+    },
+    /// A service is no more; its dests go with it, its connections stay.
+    ServiceRemove {
+        /// Its id.
+        id: ServiceId,
+    },
+    /// A new dest of a service, or one that was removed and comes back.
+    DestAdd {
+        /// Its service.
+        service: ServiceId,
+        /// Its id; the old one where it comes back.
+        id: DestId,
+        /// Its settings.
+        spec: Arc<DestSpec>,
+        /// Where this worker counts its traffic.
+        tally: Arc<Tally>,
+    },
+    /// Other settings for a dest (`ipvsadm -e`).
+    DestEdit {
+        /// Its id.
+        id: DestId,
+        /// Its new settings.
+        spec: Arc<DestSpec>,
+    },
+    /// A dest leaves its service; its connections stay.
+    DestRemove {
+        /// Its id.
+        id: DestId,
+    },
+    /// A removed dest to which no worker has a connection any more is forgotten.
+    DestFree {
+        /// Its id.
+        id: DestId,
+    },
+    /// A new Maglev table for a service that is scheduled by `mh`.
+    MaglevTable {
+        /// The service.
+        id: ServiceId,
+        /// Its table.
+        table: Arc<mh::Table>,
+    },
+    /// All sysctls.
+    Settings(Settings),
+    /// The timeouts of `ipvsadm --set`, in seconds; 0 leaves one as it is.
+    Timeouts {
+        /// TCP, ESTABLISHED.
+        tcp: u32,
+        /// TCP, FIN_WAIT.
+        tcp_fin: u32,
+        /// UDP.
+        udp: u32,
+    },
+    /// All mark rules, compiled.
+    Marks(Arc<crate::mark::MarkTable>),
+    /// TCP ports on which the FTP helper listens for control connections; none: it is off.
+    FtpPorts(Arc<[u16]>),
+    /// A change of the network layer.
+    Net(crate::net::NetDelta),
+}
+
+/// What the control thread asks of a worker; answered between bursts, a bounded piece at a time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Query {
+    /// A page of connections, from a cursor (0: the first page) on.
+    Conns {
+        /// Where the page before ended.
+        cursor: u64,
+        /// How many records to look at, at most.
+        max: usize,
+    },
+    /// The neighbour table.
+    Neighbours,
+}
+
+/// The answer to a [`Query`].
+#[derive(Clone, Debug)]
+pub enum Answer {
+    /// A page of connections and the cursor of the next, `None` after the last.
+    Conns {
+        /// The connections.
+        entries: Vec<ConnEntry>,
+        /// Where to go on.
+        next: Option<u64>,
+    },
+    /// The neighbour table.
+    Neighbours(Vec<crate::net::NeighEntry>),
+}
+
+/// A connection as listings show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConnEntry {
+    /// IP protocol number; 0 for the template of a service by mark.
+    pub proto: u8,
+    /// The client.
+    pub client: (IpAddr, u16),
+    /// The virtual service.
+    pub virt: (IpAddr, u16),
+    /// The real server.
+    pub dest: (IpAddr, u16),
+    /// The state's name as `ipvsadm -c` prints it.
+    pub state: &'static str,
+    /// Hundredths of a second until it expires.
+    pub expires: u32,
+    /// Name and data of the persistence engine, on templates of services that have one.
+    pub pe: Option<(&'static str, Vec<u8>)>,
+}

@@ -1,0 +1,295 @@
+//! A connection's life at its owner: it is admitted with the dest that the chooser picked, follows its protocol's states,
+//! is counted where it belongs, and expires.
+//!
+//! Follows `ip_vs_conn_new`, `ip_vs_bind_dest`, `set_tcp_state` and `ip_vs_conn_expire` (net/netfilter/ipvs).
+
+use ripvs_packet::Frame;
+
+use crate::conn::{ConnId, Control, Expiry, Flags, NewConn, Record, DELAYED};
+use crate::message::{Ask, Choice, ConnRef, Msg};
+use crate::packet::Packet;
+use crate::rewrite::End;
+use crate::spec::{service_flags, Forward};
+use crate::state::{self, Direction};
+use crate::types::{proto, DestId, Time, WorkerId};
+use crate::verdict::Drop;
+use crate::worker::{Tables, Worker};
+
+/// What forwarding needs to know of a connection, copied out of its record (or of none, under one-packet scheduling).
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Path<A: crate::family::Family> {
+    /// The client.
+    pub client: End<A>,
+    /// The virtual service.
+    pub virt: End<A>,
+    /// The real server; zeros where its address is of the other family.
+    pub server: End<A>,
+    /// How packets reach it.
+    pub forward: Forward,
+    /// The dest; none for what `cache_bypass` sends on.
+    pub dest: Option<DestId>,
+    /// The record, where there is one.
+    pub id: Option<ConnId>,
+}
+
+impl<A: crate::family::Family> Path<A> {
+    /// The path of a connection on record.
+    pub fn of(id: ConnId, record: &Record<A>) -> Path<A> {
+        Path {
+            client: End { addr: record.caddr(), port: record.cport() },
+            virt: End { addr: record.vaddr(), port: record.vport() },
+            server: End { addr: record.daddr(), port: record.dport() },
+            forward: record.forward(),
+            dest: record.dest(),
+            id: Some(id),
+        }
+    }
+}
+
+impl<F: Frame> Worker<F> {
+    /// Makes the connection that a chooser chose a dest for. A one-packet one leaves no record.
+    pub(crate) fn admit<A: Tables<F>>(&mut self, now: Time, ask: &Ask, choice: &Choice) -> Result<Path<A>, Drop> {
+        let Choice::Dest { id, port, chooser, control } = choice else {
+            return Err(Drop::NoDest);
+        };
+        let key = ask.key::<A>();
+        let Some(dest) = self.services.dest(*id) else {
+            self.unchoose(now, choice, A::IS_V6);
+            return Err(Drop::NoDest);
+        };
+        let one_packet = ask.proto == proto::UDP
+            && self.services.get(ask.service).is_some_and(|s| s.spec.flags & service_flags::ONE_PACKET != 0);
+        let forward = dest.spec.forward;
+        let new = NewConn {
+            dest: Some(*id),
+            service: Some(ask.service),
+            control: control.map(|at| Control { worker: at.worker, id: at.id }),
+            chooser: *chooser,
+            ..NewConn::new(key, A::from_ip(dest.spec.addr).unwrap_or_default(), *port, Flags::of_forward(forward))
+        };
+        let path = Path {
+            client: End { addr: key.caddr, port: key.cport },
+            virt: End { addr: key.vaddr, port: key.vport },
+            server: End { addr: new.daddr, port: *port },
+            forward,
+            dest: Some(*id),
+            id: None,
+        };
+        let tallies = (dest.tally.clone(), self.services.get(ask.service).map(|service| service.tally.clone()));
+        if one_packet {
+            self.unchoose(now, choice, A::IS_V6);
+        }
+        let id = if one_packet {
+            None
+        } else {
+            if self.conns_left() == 0 {
+                self.unchoose(now, choice, A::IS_V6);
+                return Err(Drop::ConnTableFull);
+            }
+            match A::table_mut(self).insert(now.tick(), new) {
+                Ok(id) => Some(id),
+                Err(_) => {
+                    self.unchoose(now, choice, A::IS_V6);
+                    return Err(Drop::ConnTableFull);
+                }
+            }
+        };
+        tallies.0.conn();
+        if let Some(service) = tallies.1 {
+            service.conn();
+        }
+        self.total.conn();
+        if id.is_some() {
+            tallies.0.inactive(1);
+            tallies.0.refs(1);
+        }
+        Ok(Path { id, ..path })
+    }
+
+    /// Makes the record of a connection that is sent on without a dest (`cache_bypass`).
+    pub(crate) fn admit_bypass<A: Tables<F>>(&mut self, now: Time, ask: &Ask) -> Result<Path<A>, Drop> {
+        let key = ask.key::<A>();
+        let new = NewConn {
+            service: Some(ask.service),
+            chooser: self.id,
+            ..NewConn::new(key, A::Addr::default(), 0, Flags::of_forward(Forward::Bypass))
+        };
+        if self.conns_left() == 0 {
+            return Err(Drop::ConnTableFull);
+        }
+        let id = A::table_mut(self).insert(now.tick(), new).map_err(|_| Drop::ConnTableFull)?;
+        Ok(Path {
+            client: End { addr: key.caddr, port: key.cport },
+            virt: End { addr: key.vaddr, port: key.vport },
+            server: End { addr: A::Addr::default(), port: 0 },
+            forward: Forward::Bypass,
+            dest: None,
+            id: Some(id),
+        })
+    }
+
+    /// Takes a packet into its connection's state, restarts its timer and keeps the dest's counts.
+    pub(crate) fn advance<A: Tables<F>>(&mut self, now: Time, id: ConnId, pkt: &Packet<F>, direction: Direction) {
+        let (secure, timeouts) = (self.defence.secure_tcp(), self.timeouts);
+        let Some(record) = A::table_mut(self).get_mut(id) else { return };
+        let step = state::step(record, direction, pkt.signal(), &timeouts, secure);
+        let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
+        A::table_mut(self).touch(id, now.tick());
+        if step.active != 0 {
+            if let Some(dest) = dest {
+                if let Some(entry) = self.services.dest(dest) {
+                    entry.tally.active(step.active);
+                    entry.tally.inactive(-step.active);
+                }
+                self.report_load(chooser, dest, step.active, -step.active, false);
+            }
+        }
+        if let Some(control) = control.filter(|_| step.assure) {
+            self.assure::<A>(ConnRef { worker: control.worker, id: control.id });
+        }
+    }
+
+    /// Counts a packet of a connection whose dest is in service (`ip_vs_in_stats`, `ip_vs_out_stats`).
+    pub(crate) fn account(&mut self, dest: Option<DestId>, bytes: usize, direction: Direction) {
+        let Some(dest) = dest.and_then(|id| self.services.dest(id)).filter(|dest| dest.available) else { return };
+        let service = self.services.get(dest.service).map(|service| &service.tally);
+        for tally in [Some(&dest.tally), service, Some(&self.total)].into_iter().flatten() {
+            match direction {
+                Direction::Input => tally.inbound(bytes),
+                Direction::Output => tally.outbound(bytes),
+            }
+        }
+    }
+
+    /// Ends connections whose time is up, a bounded number.
+    pub(crate) fn expire<A: Tables<F>>(&mut self, now: Time, budget: usize) {
+        let mut gone = std::mem::take(&mut self.gone);
+        A::table_mut(self).advance(now.tick(), budget, |record, id| {
+            if record.n_control() > 0 {
+                return Expiry::Again(DELAYED);
+            }
+            gone.push((id, Gone::of(record)));
+            Expiry::Remove
+        });
+        for (id, gone) in gone.drain(..) {
+            self.farewell::<A>(now, id, gone, false);
+        }
+        self.gone = gone;
+    }
+
+    /// Ends a connection at once, for its next packet to be scheduled anew (`ip_vs_conn_expire_now`). One that controls
+    /// others stays.
+    pub(crate) fn end_now<A: Tables<F>>(&mut self, now: Time, id: ConnId) {
+        let Some(record) = A::table(self).get(id) else { return };
+        if record.n_control() > 0 {
+            A::table_mut(self).set_timeout(id, now.tick(), DELAYED);
+            return;
+        }
+        let gone = Gone::of(record);
+        A::table_mut(self).remove(id);
+        self.farewell::<A>(now, id, gone, true);
+    }
+
+    /// Settles the accounts of a connection that has just gone.
+    fn farewell<A: Tables<F>>(&mut self, now: Time, id: ConnId, gone: Gone, at_once: bool) {
+        if let Some(dest) = gone.dest {
+            if let Some(entry) = self.services.dest(dest) {
+                entry.tally.refs(-1);
+                match gone.kind {
+                    Kind::Template => entry.tally.persistent(-1),
+                    Kind::Active => entry.tally.active(-1),
+                    Kind::Inactive => entry.tally.inactive(-1),
+                }
+            }
+            match gone.kind {
+                Kind::Template => self.services.charge(dest, 0, 0, Some(false)),
+                Kind::Active => self.report_load(gone.chooser, dest, -1, 0, true),
+                Kind::Inactive => self.report_load(gone.chooser, dest, 0, -1, true),
+            }
+        }
+        if let Some(control) = gone.control {
+            self.uncontrol(now, control, A::IS_V6, at_once);
+        }
+        if matches!(gone.kind, Kind::Template) {
+            self.calls.remove(A::IS_V6, id);
+        }
+    }
+
+    /// Tells the chooser that charged a dest with a connection what became of it.
+    pub(crate) fn report_load(&mut self, chooser: WorkerId, dest: DestId, active: i32, inactive: i32, gone: bool) {
+        if chooser == self.id {
+            self.services.charge(dest, active, inactive, gone.then_some(false));
+        } else {
+            self.post(chooser, Msg::Load { dest, active, inactive, gone });
+        }
+    }
+
+    /// Takes a connection out from under the record that controlled it.
+    pub(crate) fn uncontrol(&mut self, now: Time, control: ConnRef, v6: bool, at_once: bool) {
+        if control.worker != self.id {
+            self.post(control.worker, Msg::Uncontrol { control: control.id, v6, at_once });
+        } else if v6 {
+            self.uncontrol_here::<crate::family::V6>(now, control.id, at_once);
+        } else {
+            self.uncontrol_here::<crate::family::V4>(now, control.id, at_once);
+        }
+    }
+
+    /// A connection under a record of this worker's has ended.
+    pub(crate) fn uncontrol_here<A: Tables<F>>(&mut self, now: Time, id: ConnId, at_once: bool) {
+        let Some(record) = A::table_mut(self).get_mut(id) else { return };
+        let left = record.drop_controlled();
+        let dispensable = !record.has(Flags::TEMPLATE) || record.state != state::template::ASSURED;
+        if at_once && left == 0 && dispensable {
+            self.end_now::<A>(now, id);
+        }
+    }
+
+    /// Marks a template as one under which a connection was established.
+    fn assure<A: Tables<F>>(&mut self, control: ConnRef) {
+        if control.worker != self.id {
+            self.post(control.worker, Msg::Assure { control: control.id, v6: A::IS_V6 });
+        } else {
+            self.assure_here::<A>(control.id);
+        }
+    }
+
+    /// A connection under a template of this worker's was established.
+    pub(crate) fn assure_here<A: Tables<F>>(&mut self, id: ConnId) {
+        if let Some(record) = A::table_mut(self).get_mut(id).filter(|record| record.has(Flags::TEMPLATE)) {
+            record.state = state::template::ASSURED;
+        }
+    }
+}
+
+/// What must be settled when a record goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Gone {
+    dest: Option<DestId>,
+    kind: Kind,
+    chooser: WorkerId,
+    control: Option<ConnRef>,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Kind {
+    Template,
+    Active,
+    Inactive,
+}
+
+impl Gone {
+    fn of<A: crate::family::Family>(record: &Record<A>) -> Gone {
+        let flags = record.flags();
+        Gone {
+            dest: record.dest(),
+            kind: match () {
+                () if flags.has(Flags::TEMPLATE) => Kind::Template,
+                () if flags.has(Flags::INACTIVE) => Kind::Inactive,
+                () => Kind::Active,
+            },
+            chooser: record.chooser(),
+            control: record.control().map(|at| ConnRef { worker: at.worker, id: at.id }),
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Sending a packet of a connection on: to its dest by NAT, direct routing or a tunnel, and a dest's reply to the client.
+//!
+//! Follows net/netfilter/ipvs/ip_vs_xmit.c: the route first, then TTL, then MTU, then the rewriting.
+
+use ripvs_packet::Frame;
+
+use crate::datapath::Passed;
+use crate::flow::Path;
+use crate::net::{IcmpKind, RouteHit};
+use crate::packet::Packet;
+use crate::rewrite::{translate, Ip, Side};
+use crate::spec::Forward;
+use crate::types::{Af, Time};
+use crate::verdict::Drop;
+use crate::worker::{Io, Tables, Worker};
+
+impl<F: Frame> Worker<F> {
+    /// Sends a client's packet on to the connection's dest. `error`: it is an ICMP error about the connection, which is
+    /// never too big. Hands the packet back where the dest is the balancer itself.
+    pub(crate) fn transmit_inbound<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        mut pkt: Packet<F>,
+        path: &Path<A>,
+        error: bool,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        if path.forward == Forward::Tunnel {
+            return self.transmit_tunnel(now, pkt, path, error, io);
+        }
+        let target = match (path.forward, path.dest.and_then(|id| self.services.dest(id))) {
+            (Forward::Bypass, _) => A::to_ip(path.virt.addr),
+            (Forward::Route, Some(dest)) => dest.spec.addr,
+            _ => A::to_ip(path.server.addr),
+        };
+        let Some(hit) = self.net.route(target, None) else {
+            return self.unreachable(now, pkt, io);
+        };
+        if hit.local && path.forward == Forward::Bypass {
+            return self.discard(pkt, Drop::NoRoute);
+        }
+        if !hit.local {
+            pkt = match self.prepare::<A>(now, pkt, hit.mtu, error, io) {
+                Some(pkt) => pkt,
+                None => return None,
+            };
+        }
+        if path.forward == Forward::Masq {
+            let (l3, l4, proto) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
+            if !translate(&mut pkt.frame, l3, l4, proto, Side::Destination, path.virt, path.server) {
+                return self.discard(pkt, Drop::Truncated);
+            }
+        }
+        if hit.local {
+            return Some(pkt);
+        }
+        self.output(now, pkt, hit, io)
+    }
+
+    /// The way of an ICMP error about a NAT connection to its dest; the packet is ended where there is none.
+    pub(crate) fn way_in<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        path: &Path<A>,
+        io: &mut impl Io<F>,
+    ) -> Option<(Packet<F>, RouteHit)> {
+        let Some(hit) = self.net.route(A::to_ip(path.server.addr), None) else {
+            self.unreachable(now, pkt, io);
+            return None;
+        };
+        if hit.local {
+            return Some((pkt, hit));
+        }
+        self.prepare::<A>(now, pkt, hit.mtu, true, io).map(|pkt| (pkt, hit))
+    }
+
+    /// What every way out begins with: one less TTL, and the MTU (`__ip_vs_get_out_rt`). The packet is ended, and its sender
+    /// told, where either does not do.
+    pub(crate) fn prepare<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        mut pkt: Packet<F>,
+        mtu: u16,
+        error: bool,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        if A::ttl(pkt.ip()) <= 1 {
+            return self.refuse(now, pkt, IcmpKind::TtlExceeded, Drop::TtlExceeded, io);
+        }
+        A::decrement_ttl(pkt.ip_mut());
+        // What was put together from fragments must find room fragment by fragment in IPv6, and is cut again in IPv4.
+        let size = match A::AF {
+            Af::V6 if pkt.max_fragment > 0 => usize::from(pkt.max_fragment),
+            _ => pkt.len(),
+        };
+        let whole = A::AF == Af::V6 || pkt.info.has(ripvs_packet::parse::flags::DONT_FRAGMENT);
+        if size > usize::from(mtu) && whole && !error {
+            return self.refuse(now, pkt, IcmpKind::TooBig { mtu }, Drop::TooBig, io);
+        }
+        Some(pkt)
+    }
+
+    /// Sends a packet that was a dest's reply, now from the virtual service, to the client. `old` was its source.
+    pub(crate) fn send_reply<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        path: &Path<A>,
+        old: A::Addr,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let source = if self.settings.snat_reroute != 0 { path.virt.addr } else { old };
+        match self.net.route(A::to_ip(path.client.addr), Some(A::to_ip(source))) {
+            Some(hit) if hit.local => Some(pkt),
+            Some(hit) => self.output(now, pkt, hit, io),
+            None => self.discard(pkt, Drop::NoRoute),
+        }
+    }
+
+    /// Drops a packet.
+    pub(crate) fn discard(&mut self, pkt: Packet<F>, reason: Drop) -> Passed<F> {
+        drop(pkt);
+        self.net.counters.done(crate::verdict::Verdict::Dropped(reason));
+        None
+    }
+
+    /// Drops a packet for which there is no way to its dest, and tells its sender.
+    pub(crate) fn unreachable(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
+        self.refuse(now, pkt, IcmpKind::HostUnreachable, Drop::NoRoute, io)
+    }
+}

@@ -1,0 +1,215 @@
+//! The steps before and around the decision of `datapath.rs`: reading a frame, finding its worker, gathering fragments,
+//! giving packets to the host, telling senders, and the way out.
+
+use ripvs_packet::parse::{self, ParseError};
+use ripvs_packet::{eth::ethertype, Frame, PortId};
+
+use crate::datapath::Passed;
+use crate::frag::{self, Gathered};
+use crate::message::{Msg, Parcel};
+use crate::net::{DstKind, IcmpKind, Ingress, RouteHit};
+use crate::packet::{ports, Packet};
+use crate::related::{quoted, reply_key, request_key};
+use crate::rewrite::Ip;
+use crate::types::{proto, Af, Time, WorkerId};
+use crate::verdict::{Drop, Held, Verdict};
+use crate::worker::{Io, Tables, Worker};
+
+/// How far into a packet the first segment must reach for every header that may be looked at.
+const HEADERS: usize = 128;
+
+impl<F: Frame> Worker<F> {
+    /// A frame from a port: what is not IP ends here.
+    pub(crate) fn receive(&mut self, now: Time, port: PortId, frame: F, io: &mut impl Io<F>) -> Passed<F> {
+        if self.net.ifaces().is_companion(port) {
+            self.net.companion_input(port, frame, io);
+            return None;
+        }
+        match self.net.ingress(port, &frame) {
+            Ok(rx) => self.read(now, Parcel { frame, rx, max_fragment: 0 }, io),
+            Err(reason) => {
+                self.net.counters.done(Verdict::Dropped(reason));
+                None
+            }
+        }
+    }
+
+    /// Reads the packet of a frame that came in, perhaps by way of another worker.
+    pub(crate) fn read(&mut self, now: Time, parcel: Parcel<F>, io: &mut impl Io<F>) -> Passed<F> {
+        let Parcel { mut frame, rx, max_fragment } = parcel;
+        match rx.ethertype {
+            ethertype::IPV4 | ethertype::IPV6 => {}
+            ethertype::ARP => {
+                self.net.arp_input(now, &rx, frame, io);
+                return None;
+            }
+            _ => {
+                self.net.to_host(&rx, frame, Drop::EtherType, io);
+                return None;
+            }
+        }
+        let l3 = usize::from(rx.l3);
+        frame.pull(l3 + HEADERS);
+        let info = loop {
+            match parse::parse(rx.ethertype, &frame.head()[l3..], frame.len() - l3) {
+                Ok(info) => break info,
+                Err(ParseError::HeadShort(need)) if frame.head().len() < l3 + need && frame.pull(l3 + need) => {}
+                Err(ParseError::ParamProblem { code, pointer }) => {
+                    let kind = IcmpKind::ParamProblem { code, pointer: u32::from(pointer) };
+                    self.net.icmp_error(now, &rx, &frame.head()[l3..], kind, io);
+                    self.net.counters.done(Verdict::Dropped(Drop::BadOption));
+                    return None;
+                }
+                Err(_) => {
+                    self.net.counters.done(Verdict::Dropped(Drop::BadHeader));
+                    return None;
+                }
+            }
+        };
+        frame.truncate(l3 + info.total_len as usize);
+        let mut pkt = Packet { frame, rx, l3, info, dst: DstKind::Remote, mark: 0, max_fragment };
+        pkt.dst = match self.net.classify(&rx, info.src_ip(), info.dst_ip()) {
+            Ok(dst) => dst,
+            Err(reason) => return self.discard(pkt, reason),
+        };
+        self.mark(&mut pkt);
+        Some(pkt)
+    }
+
+    /// Gives a packet its mark. One that is marked for IPVS whatever its address is ours from then on.
+    fn mark(&mut self, pkt: &mut Packet<F>) {
+        if self.marks.is_empty() {
+            return;
+        }
+        let (sport, dport) = match pkt.info.protocol {
+            proto::TCP | proto::UDP | proto::SCTP if !pkt.info.is_fragment() => ports(pkt.transport()).unwrap_or((0, 0)),
+            _ => (0, 0),
+        };
+        let found = self.marks.lookup(&crate::mark::Probe {
+            iface: pkt.rx.iface,
+            proto: pkt.info.protocol,
+            src: pkt.info.src_ip(),
+            dst: pkt.info.dst_ip(),
+            sport,
+            dport,
+        });
+        if let Some(rule) = found {
+            pkt.mark = rule.mark;
+            if rule.divert && pkt.dst == DstKind::Remote {
+                pkt.dst = DstKind::Local;
+            }
+        }
+    }
+
+    /// The worker that a packet is for. The client is the source of what is for us, and the destination of what is routed;
+    /// an ICMP error is judged by the packet that it quotes.
+    pub(crate) fn owner_of<A: Tables<F>>(&self, pkt: &Packet<F>) -> WorkerId {
+        let info = &pkt.info;
+        if info.is_fragment() {
+            return self.owners.of_fragments(info.src_ip(), info.dst_ip(), info.frag_id, info.protocol);
+        }
+        let local = pkt.dst == DstKind::Local;
+        if matches!(info.protocol, proto::ICMP | proto::ICMPV6) {
+            if let Some(quoted) = quoted::<A, F>(pkt) {
+                let at = usize::from(info.l4_offset) + ripvs_packet::icmp::HEADER_LEN;
+                if local {
+                    if let Some(inner) = self.tunnelled::<A>(pkt, &quoted) {
+                        return self.owners.of_client(A::to_ip(inner.key.caddr), inner.key.cport);
+                    }
+                }
+                let ip = pkt.ip().get(at..).unwrap_or_default();
+                let about_reply = local || self.net.is_local(A::to_ip(quoted.src));
+                let client = if about_reply {
+                    reply_key(ip, &quoted).map(|key| (key.caddr, key.cport))
+                } else {
+                    request_key(ip, &quoted).map(|key| (key.caddr, key.cport))
+                };
+                if let Some((addr, port)) = client {
+                    return self.owners.of_client(A::to_ip(addr), port);
+                }
+            }
+        }
+        let ports = pkt.ports();
+        if local {
+            self.owners.of_client(info.src_ip(), ports.map_or(0, |ports| ports.0))
+        } else {
+            self.owners.of_client(info.dst_ip(), ports.map_or(0, |ports| ports.1))
+        }
+    }
+
+    /// Hands a packet to its owner.
+    pub(crate) fn hand_over(&mut self, owner: WorkerId, pkt: Packet<F>) {
+        self.net.counters.hold(Held::Ring);
+        let parcel = pkt.into_parcel();
+        self.post(owner, Msg::Packet(parcel));
+    }
+
+    /// Whether a fragment is gathered here rather than routed as it is: what is ours always, IPv6 always as IPVS wants whole
+    /// packets there, other IPv4 only where it may be a server's reply.
+    pub(crate) fn gathers<A: Tables<F>>(&self, pkt: &Packet<F>) -> bool {
+        let balanced = matches!(pkt.info.protocol, proto::TCP | proto::UDP | proto::SCTP | proto::ICMP);
+        match pkt.dst {
+            DstKind::Remote => self.services.enabled() && (A::AF == Af::V6 || balanced),
+            _ => true,
+        }
+    }
+
+    /// Adds a fragment to its datagram; the datagram comes back once it is whole.
+    pub(crate) fn gather(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
+        self.net.counters.hold(Held::Reassembly);
+        let (rx, info, l3) = (pkt.rx, pkt.info, pkt.l3);
+        match self.frags.push(now, rx, pkt.frame, &info, l3, io) {
+            Gathered::Held => None,
+            Gathered::Complete(whole) => {
+                self.net.counters.gathered(whole.fragments);
+                self.read(now, Parcel { frame: whole.frame, rx, max_fragment: whole.max_fragment }, io)
+            }
+            Gathered::Dropped(reason, frames) => {
+                self.net.counters.abandoned(reason, frames);
+                None
+            }
+        }
+    }
+
+    /// Gives up fragments whose datagram was not whole in time, and tells the sender of each.
+    pub(crate) fn expire_fragments(&mut self, now: Time, io: &mut impl Io<F>) {
+        let (net, frags) = (&mut self.net, &mut self.frags);
+        frags.expire(now, |expired| {
+            net.counters.abandoned(Drop::ReassemblyTimeout, expired.fragments);
+            if let Some(first) = expired.first {
+                net.icmp_error(now, &expired.rx, &first.head()[expired.l3..], IcmpKind::ReassemblyTimeExceeded, io);
+            }
+        });
+    }
+
+    /// What is ours and not IPVS's: echo, neighbour discovery, the host's.
+    pub(crate) fn to_host<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
+        let Packet { frame, rx, info, dst, .. } = pkt;
+        self.net.local_input(now, &rx, &info, dst, frame, io);
+    }
+
+    /// Drops a packet and tells its sender why.
+    pub(crate) fn refuse(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        kind: IcmpKind,
+        reason: Drop,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        self.net.icmp_error(now, &pkt.rx, pkt.ip(), kind, io);
+        self.discard(pkt, reason)
+    }
+
+    /// Sends a packet by this way, in fragments where it must be: where it is longer than the MTU, or came in fragments.
+    pub(crate) fn output(&mut self, now: Time, pkt: Packet<F>, hit: RouteHit, io: &mut impl Io<F>) -> Passed<F> {
+        let Packet { frame, l3, max_fragment, .. } = pkt;
+        let len = frame.len() - l3;
+        if len <= usize::from(hit.mtu) && max_fragment == 0 {
+            self.net.send_l3(now, frame, l3, &hit, io);
+        } else {
+            self.net.send_fragments(now, frame, l3, max_fragment, &hit, io);
+        }
+        None
+    }
+}

@@ -1,0 +1,93 @@
+//! A packet on its way through the worker: the frame, where it came in, and what was read of it so far.
+
+use ripvs_packet::parse::L3Info;
+use ripvs_packet::{sctp, tcp, Frame};
+
+use crate::net::Ingress;
+use crate::state::{self, Signal};
+use crate::types::proto;
+
+/// A packet under way.
+pub(crate) struct Packet<F> {
+    /// The frame.
+    pub frame: F,
+    /// How it came in.
+    pub rx: Ingress,
+    /// Where its IP header begins in the frame.
+    pub l3: usize,
+    /// What its headers said when it came; stale once it is rewritten.
+    pub info: L3Info,
+    /// Its mark, 0 for none.
+    pub mark: u32,
+    /// The largest fragment that it was put together from, in bytes of IP packet; 0 where it came whole.
+    pub max_fragment: u16,
+}
+
+impl<F: Frame> Packet<F> {
+    /// Bytes of IP packet.
+    pub fn len(&self) -> usize {
+        self.info.total_len as usize
+    }
+
+    /// The packet from its IP header on, as far as the first segment holds it.
+    pub fn ip(&self) -> &[u8] {
+        let head = self.frame.head();
+        &head[self.l3..head.len().min(self.l3 + self.len())]
+    }
+
+    /// The packet from its IP header on, for rewriting.
+    pub fn ip_mut(&mut self) -> &mut [u8] {
+        let (l3, end) = (self.l3, self.l3 + self.len());
+        let head = self.frame.head_mut();
+        let end = head.len().min(end);
+        &mut head[l3..end]
+    }
+
+    /// The transport header and what follows, as far as the first segment holds it.
+    pub fn transport(&self) -> &[u8] {
+        self.ip().get(usize::from(self.info.l4_offset)..).unwrap_or_default()
+    }
+
+    /// What the packet is to its connection.
+    pub fn signal(&self) -> Signal {
+        let transport = self.transport();
+        match self.info.protocol {
+            proto::TCP => transport.get(tcp::FLAGS).map_or(Signal::Other, |flags| Signal::Tcp(*flags)),
+            proto::UDP => Signal::Udp,
+            proto::SCTP => Signal::Sctp(state::sctp::Event::of_chunks(transport)),
+            _ => Signal::Other,
+        }
+    }
+
+    /// The type of the first chunk of an SCTP packet.
+    pub fn sctp_chunk(&self) -> Option<u8> {
+        self.transport().get(sctp::HEADER_LEN..sctp::HEADER_LEN + 4).map(|chunk| chunk[0])
+    }
+
+    /// Whether the packet ends its connection at once: RST or ABORT.
+    pub fn is_reset(&self) -> bool {
+        match self.signal() {
+            Signal::Tcp(flags) => flags & tcp::RST != 0,
+            Signal::Sctp(_) => self.sctp_chunk() == Some(sctp::chunk::ABORT),
+            _ => false,
+        }
+    }
+
+    /// Source and destination port; `None` where the packet ends before them. ESP and AH have none and go by those of the
+    /// client's ISAKMP connection (ip_vs_proto_ah_esp.c).
+    pub fn ports(&self) -> Option<(u16, u16)> {
+        match self.info.protocol {
+            proto::ESP | proto::AH => Some((ISAKMP_PORT, ISAKMP_PORT)),
+            _ => ports(self.transport()),
+        }
+    }
+}
+
+/// The port of the key exchange that ESP and AH are negotiated by.
+pub(crate) const ISAKMP_PORT: u16 = 500;
+
+/// The two ports that TCP, UDP and SCTP begin with.
+pub(crate) fn ports(transport: &[u8]) -> Option<(u16, u16)> {
+    let bytes: &[u8; 4] = transport.first_chunk()?;
+    Some((u16::from_be_bytes([bytes[0], bytes[1]]), u16::from_be_bytes([bytes[2], bytes[3]])))
+}

@@ -1,0 +1,265 @@
+//! Changing addresses and ports of a packet in place, with the checksums that depend on them, for both families alike.
+//!
+//! TCP and UDP checksums are updated by what changed (RFC 1624), never computed anew: a wrong one stays wrong. SCTP's CRC
+//! cannot be updated and is computed anew, as ip_vs_proto_sctp.c does. The offsets are those of RFC 791, 8200, 768, 9293, 9260.
+
+use ripvs_packet::checksum::{self, Delta, Sum};
+use ripvs_packet::Frame;
+
+use crate::family::{Family, V4, V6};
+use crate::types::proto;
+
+/// An address family's header as bytes: `ip` is always the packet from its first header byte on.
+pub trait Ip: Family {
+    /// Offset of the source address.
+    const SRC: usize;
+    /// Offset of the destination address.
+    const DST: usize;
+    /// Length of the header without options.
+    const HEADER: usize;
+    /// The address at an offset of the header.
+    fn addr(ip: &[u8], at: usize) -> Self::Addr;
+    /// TTL or hop limit.
+    fn ttl(ip: &[u8]) -> u8;
+    /// One less TTL; the caller saw that there is one to take.
+    fn decrement_ttl(ip: &mut [u8]);
+    /// Makes the header checksum right again, where there is one.
+    fn seal(ip: &mut [u8]);
+
+    /// What an address having become another does to a checksum that covers it.
+    fn delta(old: Self::Addr, new: Self::Addr) -> Delta;
+    /// The header that begins at `ip`, as an ICMP error quotes it: the packet may end anywhere after it.
+    fn quoted(ip: &[u8]) -> Option<Quoted<Self>>;
+    /// The sum of the pseudo header of an ICMP message of `len` bytes from `src` to `dst`, as far as its checksum covers one.
+    fn icmp_pseudo(src: Self::Addr, dst: Self::Addr, len: usize) -> Sum;
+
+    /// Replaces the address at an offset. The header checksum is left to [`Ip::seal`].
+    fn put(ip: &mut [u8], at: usize, addr: Self::Addr) {
+        let bytes = addr.as_ref();
+        ip[at..at + bytes.len()].copy_from_slice(bytes);
+    }
+}
+
+impl Ip for V4 {
+    const SRC: usize = 12;
+    const DST: usize = 16;
+    const HEADER: usize = 20;
+
+    fn addr(ip: &[u8], at: usize) -> [u8; 4] {
+        [ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]
+    }
+
+    fn ttl(ip: &[u8]) -> u8 {
+        ip[8]
+    }
+
+    fn decrement_ttl(ip: &mut [u8]) {
+        let old = u16::from_be_bytes([ip[8], ip[9]]);
+        ip[8] -= 1;
+        let new = u16::from_be_bytes([ip[8], ip[9]]);
+        let sum = u16::from_be_bytes([ip[10], ip[11]]);
+        ip[10..12].copy_from_slice(&checksum::replace16(sum, old, new).to_be_bytes());
+    }
+
+    fn delta(old: [u8; 4], new: [u8; 4]) -> Delta {
+        Delta::ZERO.change32(old, new)
+    }
+
+    fn quoted(ip: &[u8]) -> Option<Quoted<V4>> {
+        if ip.len() < Self::HEADER || ip[0] >> 4 != 4 || ip[0] & 15 < 5 {
+            return None;
+        }
+        let fragment = u16::from_be_bytes([ip[6], ip[7]]);
+        Some(Quoted {
+            src: Self::addr(ip, Self::SRC),
+            dst: Self::addr(ip, Self::DST),
+            proto: ip[9],
+            l4: usize::from(ip[0] & 15) * 4,
+            offset: fragment & 0x1fff,
+            dont_fragment: fragment & 0x4000 != 0,
+        })
+    }
+
+    fn icmp_pseudo(_: [u8; 4], _: [u8; 4], _: usize) -> Sum {
+        Sum::new()
+    }
+
+    fn seal(ip: &mut [u8]) {
+        let header = usize::from(ip[0] & 15) * 4;
+        ip[10..12].fill(0);
+        let sum = Sum::of(&ip[..header]).checksum();
+        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+    }
+}
+
+impl Ip for V6 {
+    const SRC: usize = 8;
+    const DST: usize = 24;
+    const HEADER: usize = 40;
+
+    fn addr(ip: &[u8], at: usize) -> [u8; 16] {
+        let mut addr = [0; 16];
+        addr.copy_from_slice(&ip[at..at + 16]);
+        addr
+    }
+
+    fn ttl(ip: &[u8]) -> u8 {
+        ip[7]
+    }
+
+    fn decrement_ttl(ip: &mut [u8]) {
+        ip[7] -= 1;
+    }
+
+    fn delta(old: [u8; 16], new: [u8; 16]) -> Delta {
+        Delta::ZERO.change128(&old, &new)
+    }
+
+    fn quoted(ip: &[u8]) -> Option<Quoted<V6>> {
+        if ip.len() < Self::HEADER || ip[0] >> 4 != 6 {
+            return None;
+        }
+        let upper = ripvs_packet::ipv6::walk(ip, ip.len()).ok()?;
+        let offset = upper
+            .fragment
+            .and_then(|at| ripvs_packet::ipv6::Fragment::at(ip, at))
+            .map_or(0, |fragment| fragment.offset() as u16 >> 3);
+        Some(Quoted {
+            src: Self::addr(ip, Self::SRC),
+            dst: Self::addr(ip, Self::DST),
+            proto: upper.protocol,
+            l4: upper.offset,
+            offset,
+            dont_fragment: true,
+        })
+    }
+
+    fn icmp_pseudo(src: [u8; 16], dst: [u8; 16], len: usize) -> Sum {
+        checksum::pseudo_v6(&src, &dst, proto::ICMPV6, len as u32)
+    }
+
+    fn seal(_: &mut [u8]) {}
+}
+
+/// The header of a packet that an ICMP error is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Quoted<A: Family> {
+    /// Its source.
+    pub src: A::Addr,
+    /// Its destination.
+    pub dst: A::Addr,
+    /// Its protocol, behind any extension headers.
+    pub proto: u8,
+    /// Where that begins, from the start of the header.
+    pub l4: usize,
+    /// Its fragment offset, in units of eight bytes.
+    pub offset: u16,
+    /// Whether it must not be fragmented; always so in IPv6.
+    pub dont_fragment: bool,
+}
+
+/// One end of a connection: address and port (host byte order).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct End<A: Family> {
+    /// The address.
+    pub addr: A::Addr,
+    /// The port.
+    pub port: u16,
+}
+
+/// Which end of a packet is translated.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Side {
+    /// The source: replies of a server.
+    Source,
+    /// The destination: requests of a client.
+    Destination,
+}
+
+impl Side {
+    fn addr_at<A: Ip>(self) -> usize {
+        match self {
+            Side::Source => A::SRC,
+            Side::Destination => A::DST,
+        }
+    }
+
+    fn port_at(self) -> usize {
+        match self {
+            Side::Source => 0,
+            Side::Destination => 2,
+        }
+    }
+}
+
+/// Replaces one end of the packet that begins at `l3` of the frame and whose transport header begins at `l3 + l4`.
+/// `old` is what the connection says stands there now: checksums are updated by the difference to it.
+///
+/// Returns false, the packet unchanged, where the transport header is not all there.
+pub fn translate<A: Ip, F: Frame>(
+    frame: &mut F,
+    l3: usize,
+    l4: usize,
+    proto: u8,
+    side: Side,
+    old: End<A>,
+    new: End<A>,
+) -> bool {
+    let transport = match proto {
+        proto::TCP => 20,
+        proto::UDP => 8,
+        proto::SCTP => 12,
+        _ => 0,
+    };
+    let at = l3 + l4;
+    if frame.len() < at + transport || !frame.pull(at + transport) {
+        return false;
+    }
+    let head = frame.head_mut();
+    if transport > 0 {
+        let port = at + side.port_at();
+        head[port..port + 2].copy_from_slice(&new.port.to_be_bytes());
+    }
+    let delta = A::delta(old.addr, new.addr).change16(old.port, new.port);
+    let field = |head: &[u8], at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    match proto {
+        proto::TCP => {
+            let sum = delta.apply(field(head, at + 16));
+            head[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
+        }
+        proto::UDP => {
+            let sum = delta.apply_udp(field(head, at + 6));
+            head[at + 6..at + 8].copy_from_slice(&sum.to_be_bytes());
+        }
+        _ => {}
+    }
+    A::put(&mut head[l3..], side.addr_at::<A>(), new.addr);
+    A::seal(&mut head[l3..]);
+    if proto == proto::SCTP && old.port != new.port {
+        seal_sctp(frame, at);
+    }
+    true
+}
+
+/// Computes the CRC of the SCTP packet that begins at offset `at` of the frame and reaches to its end.
+fn seal_sctp<F: Frame>(frame: &mut F, at: usize) {
+    let mut packet = vec![0; frame.len().saturating_sub(at)];
+    frame.copy_to(at, &mut packet);
+    let crc = checksum::sctp_crc32c([packet.as_slice()]);
+    frame.write_at(at + 8, &crc);
+}
+
+/// A sum with the frame's bytes from an offset to its end added.
+pub fn add_frame<F: Frame>(sum: Sum, frame: &F, offset: usize) -> Sum {
+    let mut sum = sum;
+    let mut from = offset;
+    let mut part = [0; 512];
+    loop {
+        let n = frame.copy_to(from, &mut part);
+        if n == 0 {
+            return sum;
+        }
+        sum = sum.and(&part[..n]);
+        from += n;
+    }
+}

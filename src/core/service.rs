@@ -1,0 +1,315 @@
+//! One worker's copy of the service table: which service a packet belongs to, and the dests of each. Changed by deltas
+//! only; nothing here fails.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use hashbrown::HashMap;
+
+use crate::sched::{Group, Member};
+use crate::spec::{service_flags, DestSpec, Forward, ServiceKey, ServiceSpec};
+use crate::tally::Tally;
+use crate::types::{proto, Af, DestId, ServiceId, WorkerId};
+
+/// The FTP control port, which persistence treats apart.
+pub const FTP_PORT: u16 = 21;
+
+/// A virtual service at one worker.
+pub struct Service {
+    /// What the operator said.
+    pub spec: Arc<ServiceSpec>,
+    /// Its dests and their scheduler.
+    pub group: Group,
+    /// This worker's counters for it.
+    pub tally: Arc<Tally>,
+    /// How many of its dests have an upper threshold.
+    limited: usize,
+}
+
+impl Service {
+    /// Whether clients keep their dest for a time.
+    pub fn persistent(&self) -> bool {
+        self.spec.flags & service_flags::PERSISTENT != 0
+    }
+
+    /// Whether its connections are counted at one worker: the order of scheduling or a threshold depends on all of them.
+    pub fn central(&self) -> bool {
+        self.spec.exact || self.limited > 0
+    }
+
+    /// The mark, where it is a service by mark.
+    pub fn mark(&self) -> Option<u32> {
+        match self.spec.key {
+            ServiceKey::Mark { mark, .. } => Some(mark),
+            ServiceKey::Addr { .. } => None,
+        }
+    }
+
+    /// The virtual port; 0 for all ports and for services by mark.
+    pub fn port(&self) -> u16 {
+        match self.spec.key {
+            ServiceKey::Addr { port, .. } => port,
+            ServiceKey::Mark { .. } => 0,
+        }
+    }
+}
+
+/// A real server at one worker. It outlives its removal for as long as connections refer to it.
+pub struct Dest {
+    /// What the operator said.
+    pub spec: Arc<DestSpec>,
+    /// The service it is or last was in.
+    pub service: ServiceId,
+    /// Whether it is in its service at present (the kernel's flag AVAILABLE).
+    pub available: bool,
+    /// The kernel's flag OVERLOAD: reached the upper threshold and has not come below the lower one since.
+    pub overloaded: bool,
+    /// Connections it is charged with here: those that this worker scheduled.
+    pub loads: Loads,
+    /// This worker's counters for it.
+    pub tally: Arc<Tally>,
+}
+
+/// How many connections a dest is charged with, as schedulers and thresholds see it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Loads {
+    /// Active ones.
+    pub active: u32,
+    /// The others.
+    pub inactive: u32,
+}
+
+/// All services and dests of one worker.
+#[derive(Default)]
+pub struct Services {
+    services: Vec<Option<Service>>,
+    dests: Vec<Option<Dest>>,
+    by_key: HashMap<ServiceKey, ServiceId>,
+    /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
+    wildcards: [usize; 2],
+    ftps: [usize; 2],
+    /// How many services hold each real server (protocol, address, port) under NAT: for `nat_icmp_send`.
+    real_servers: HashMap<(u8, IpAddr, u16), usize>,
+}
+
+impl Services {
+    /// Whether there is any service at all: without one IPVS is off.
+    pub fn enabled(&self) -> bool {
+        !self.by_key.is_empty()
+    }
+
+    /// The service of that id.
+    pub fn get(&self, id: ServiceId) -> Option<&Service> {
+        self.services.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The service of that id.
+    pub fn get_mut(&mut self, id: ServiceId) -> Option<&mut Service> {
+        self.services.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    /// The dest of that id.
+    pub fn dest(&self, id: DestId) -> Option<&Dest> {
+        self.dests.get(id.0 as usize)?.as_ref()
+    }
+
+    /// The dest of that id.
+    pub fn dest_mut(&mut self, id: DestId) -> Option<&mut Dest> {
+        self.dests.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    /// Every service, for what must be done for all of them now and then.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Service> {
+        self.services.iter_mut().flatten()
+    }
+
+    /// The service that a packet of `proto` to `vaddr`:`vport` with that mark (0: none) belongs to, in the kernel's order
+    /// (`ip_vs_service_find`): mark; address and port; the FTP service for what may be its data connections; port 0.
+    pub fn find(&self, mark: u32, proto: u8, vaddr: IpAddr, vport: u16) -> Option<ServiceId> {
+        let af = Af::of(vaddr);
+        if mark != 0 {
+            if let Some(id) = self.by_key.get(&ServiceKey::Mark { mark, af }) {
+                return Some(*id);
+            }
+        }
+        let at = |port| self.by_key.get(&ServiceKey::Addr { proto, addr: vaddr, port }).copied();
+        if let Some(id) = at(vport) {
+            return Some(id);
+        }
+        if proto == proto::TCP && self.ftps[af as usize] > 0 && (vport == FTP_PORT || vport >= 1024) {
+            if let Some(id) = at(FTP_PORT) {
+                return Some(id);
+            }
+        }
+        if self.wildcards[af as usize] > 0 {
+            return at(0);
+        }
+        None
+    }
+
+    /// Whether some service has this real server under NAT.
+    pub fn is_real_server(&self, proto: u8, addr: IpAddr, port: u16) -> bool {
+        self.real_servers.contains_key(&(proto, addr, port))
+    }
+
+    /// Adds a service. This is `worker` of `workers` that schedule for it, each for itself.
+    pub fn add(&mut self, id: ServiceId, spec: Arc<ServiceSpec>, tally: Arc<Tally>, worker: WorkerId, workers: u16) {
+        let at = id.0 as usize;
+        if self.services.len() <= at {
+            self.services.resize_with(at + 1, || None);
+        }
+        self.count_special(&spec.key, 1);
+        self.by_key.insert(spec.key, id);
+        let (worker, workers) = if spec.exact { (0, 1) } else { (worker.0, workers) };
+        let group = Group::new(spec.sched, spec.flags, worker, workers);
+        self.services[at] = Some(Service { spec, group, tally, limited: 0 });
+    }
+
+    /// Changes a service's settings; the same scheduler goes on where it was.
+    pub fn edit(&mut self, id: ServiceId, spec: Arc<ServiceSpec>) {
+        if let Some(service) = self.get_mut(id) {
+            service.group.set_scheduler(spec.sched, spec.flags);
+            service.spec = spec;
+        }
+    }
+
+    /// Removes a service and what dests it still has.
+    pub fn remove(&mut self, id: ServiceId) {
+        let Some(service) = self.get(id) else { return };
+        let members: Vec<DestId> = service.group.pool().iter().map(|(_, member)| member.id).collect();
+        for dest in members {
+            self.remove_dest(dest);
+        }
+        if let Some(service) = self.services[id.0 as usize].take() {
+            self.count_special(&service.spec.key, -1);
+            self.by_key.remove(&service.spec.key);
+        }
+    }
+
+    fn count_special(&mut self, key: &ServiceKey, by: isize) {
+        let ServiceKey::Addr { addr, port, .. } = key else { return };
+        let af = Af::of(*addr) as usize;
+        match *port {
+            0 => self.wildcards[af] = self.wildcards[af].saturating_add_signed(by),
+            FTP_PORT => self.ftps[af] = self.ftps[af].saturating_add_signed(by),
+            _ => {}
+        }
+    }
+
+    /// Adds a dest to a service, at the head of the kernel's list. One that was removed and is still referred to comes
+    /// back under its old id with its connections.
+    pub fn add_dest(&mut self, service: ServiceId, id: DestId, spec: Arc<DestSpec>, tally: Arc<Tally>) {
+        let at = id.0 as usize;
+        if self.dests.len() <= at {
+            self.dests.resize_with(at + 1, || None);
+        }
+        let (overloaded, loads) = match &self.dests[at] {
+            Some(old) => (old.overloaded && spec.upper != 0, old.loads),
+            None => (false, Loads::default()),
+        };
+        self.dests[at] = Some(Dest { spec: spec.clone(), service, available: true, overloaded, loads, tally });
+        let Some(entry) = self.get_mut(service) else { return };
+        entry.group.add(Member {
+            active: loads.active,
+            inactive: loads.inactive,
+            overloaded,
+            ..Member::new(id, spec.addr, spec.port, spec.weight)
+        });
+        entry.limited += usize::from(spec.upper > 0);
+        let key = Self::real_server_key(&entry.spec.key, &spec);
+        if let Some(key) = key {
+            *self.real_servers.entry(key).or_insert(0) += 1;
+        }
+    }
+
+    /// Changes weight, thresholds, forwarding and tunnel of a dest. Its connections keep their way of forwarding.
+    pub fn edit_dest(&mut self, id: DestId, spec: Arc<DestSpec>) {
+        let Some(dest) = self.dest_mut(id) else { return };
+        let old = std::mem::replace(&mut dest.spec, spec.clone());
+        // As the kernel: a threshold raised or taken away ends the overload at once.
+        if spec.upper == 0 || spec.upper > old.upper {
+            dest.overloaded = false;
+        }
+        let (service, overloaded) = (dest.service, dest.overloaded);
+        let Some(entry) = self.get_mut(service) else { return };
+        entry.limited = entry.limited + usize::from(spec.upper > 0) - usize::from(old.upper > 0);
+        entry.group.edit(id, spec.weight);
+        entry.group.set_overloaded(id, overloaded);
+        let key = entry.spec.key;
+        self.forget_real_server(&key, &old);
+        if let Some(key) = Self::real_server_key(&key, &spec) {
+            *self.real_servers.entry(key).or_insert(0) += 1;
+        }
+    }
+
+    /// Takes a dest out of its service. Its record stays for the connections that refer to it.
+    pub fn remove_dest(&mut self, id: DestId) {
+        let Some(dest) = self.dest_mut(id) else { return };
+        dest.available = false;
+        let (service, spec) = (dest.service, dest.spec.clone());
+        let Some(entry) = self.get_mut(service) else { return };
+        entry.limited -= usize::from(spec.upper > 0);
+        entry.group.remove(id);
+        let key = entry.spec.key;
+        self.forget_real_server(&key, &spec);
+    }
+
+    /// Lets go of a removed dest that nothing refers to any more.
+    pub fn free_dest(&mut self, id: DestId) {
+        if let Some(place) = self.dests.get_mut(id.0 as usize) {
+            if place.as_ref().is_some_and(|dest| !dest.available) {
+                *place = None;
+            }
+        }
+    }
+
+    /// Changes the number of connections that a dest is charged with, and tells the scheduler. The kernel's rules for the
+    /// overload flag (`ip_vs_bind_dest`, `ip_vs_unbind_dest`) apply where `bound` says that a connection was added
+    /// (`Some(true)`) or has gone (`Some(false)`); a change between active and inactive has no effect on it.
+    pub fn charge(&mut self, id: DestId, active: i32, inactive: i32, bound: Option<bool>) {
+        let Some(dest) = self.dest_mut(id) else { return };
+        dest.loads.active = dest.loads.active.saturating_add_signed(active);
+        dest.loads.inactive = dest.loads.inactive.saturating_add_signed(inactive);
+        let total = u64::from(dest.loads.active) + u64::from(dest.loads.inactive);
+        let (upper, lower) = (u64::from(dest.spec.upper), u64::from(dest.spec.lower));
+        let was = dest.overloaded;
+        match bound {
+            Some(true) if upper != 0 && total >= upper => dest.overloaded = true,
+            Some(false) if lower != 0 => {
+                if total < lower {
+                    dest.overloaded = false;
+                }
+            }
+            Some(false) if upper != 0 => {
+                if total * 4 < upper * 3 {
+                    dest.overloaded = false;
+                }
+            }
+            Some(false) => dest.overloaded = false,
+            _ => {}
+        }
+        let (loads, overloaded, service) = (dest.loads, dest.overloaded, dest.service);
+        let Some(entry) = self.get_mut(service) else { return };
+        entry.group.set_load(id, loads.active, loads.inactive);
+        if was != overloaded {
+            entry.group.set_overloaded(id, overloaded);
+        }
+    }
+
+    fn forget_real_server(&mut self, service: &ServiceKey, spec: &DestSpec) {
+        let Some(key) = Self::real_server_key(service, spec) else { return };
+        if let Some(count) = self.real_servers.get_mut(&key) {
+            *count -= 1;
+            if *count == 0 {
+                self.real_servers.remove(&key);
+            }
+        }
+    }
+
+    fn real_server_key(service: &ServiceKey, spec: &DestSpec) -> Option<(u8, IpAddr, u16)> {
+        match service {
+            ServiceKey::Addr { proto, .. } if spec.forward == Forward::Masq => Some((*proto, spec.addr, spec.port)),
+            _ => None,
+        }
+    }
+}

@@ -1,0 +1,139 @@
+//! Traffic counters of one service or dest at one worker: a cache line that its worker alone writes and the control thread
+//! reads at any time. Summing over workers, rates and zeroing are the control thread's business.
+
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+/// What one worker counted for one service, one dest or altogether.
+///
+/// Writes are a load and a store, not a locked addition: there is one writer.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+pub struct Tally {
+    conns: AtomicU64,
+    in_packets: AtomicU64,
+    out_packets: AtomicU64,
+    in_bytes: AtomicU64,
+    out_bytes: AtomicU64,
+    active: AtomicU32,
+    inactive: AtomicU32,
+    persistent: AtomicU32,
+    refs: AtomicU32,
+}
+
+/// The figures of a [`Tally`] at one moment; bytes are those of IP packets, headers included.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TallySnapshot {
+    /// Connections scheduled.
+    pub conns: u64,
+    /// Packets from clients.
+    pub in_packets: u64,
+    /// Packets from servers.
+    pub out_packets: u64,
+    /// Bytes from clients.
+    pub in_bytes: u64,
+    /// Bytes from servers.
+    pub out_bytes: u64,
+    /// Connections that count as active now.
+    pub active: u32,
+    /// Connections that count as inactive now.
+    pub inactive: u32,
+    /// Persistence templates now.
+    pub persistent: u32,
+    /// Connection records of any kind that refer to the dest now.
+    pub refs: u32,
+}
+
+fn add(counter: &AtomicU64, n: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
+}
+
+fn change(gauge: &AtomicU32, by: i32) {
+    gauge.store(gauge.load(Relaxed).wrapping_add_signed(by), Relaxed);
+}
+
+impl Tally {
+    /// Counts a new connection.
+    pub fn conn(&self) {
+        add(&self.conns, 1);
+    }
+
+    /// Counts a packet of `bytes` from a client.
+    pub fn inbound(&self, bytes: usize) {
+        add(&self.in_packets, 1);
+        add(&self.in_bytes, bytes as u64);
+    }
+
+    /// Counts a packet of `bytes` from a server.
+    pub fn outbound(&self, bytes: usize) {
+        add(&self.out_packets, 1);
+        add(&self.out_bytes, bytes as u64);
+    }
+
+    /// Changes the number of active connections.
+    pub fn active(&self, by: i32) {
+        change(&self.active, by);
+    }
+
+    /// Changes the number of inactive connections.
+    pub fn inactive(&self, by: i32) {
+        change(&self.inactive, by);
+    }
+
+    /// Changes the number of persistence templates.
+    pub fn persistent(&self, by: i32) {
+        change(&self.persistent, by);
+    }
+
+    /// Changes the number of records that refer to the dest.
+    pub fn refs(&self, by: i32) {
+        change(&self.refs, by);
+    }
+
+    /// The figures now.
+    pub fn snapshot(&self) -> TallySnapshot {
+        TallySnapshot {
+            conns: self.conns.load(Relaxed),
+            in_packets: self.in_packets.load(Relaxed),
+            out_packets: self.out_packets.load(Relaxed),
+            in_bytes: self.in_bytes.load(Relaxed),
+            out_bytes: self.out_bytes.load(Relaxed),
+            active: self.active.load(Relaxed),
+            inactive: self.inactive.load(Relaxed),
+            persistent: self.persistent.load(Relaxed),
+            refs: self.refs.load(Relaxed),
+        }
+    }
+}
+
+impl std::ops::AddAssign for TallySnapshot {
+    fn add_assign(&mut self, other: TallySnapshot) {
+        self.conns += other.conns;
+        self.in_packets += other.in_packets;
+        self.out_packets += other.out_packets;
+        self.in_bytes += other.in_bytes;
+        self.out_bytes += other.out_bytes;
+        self.active = self.active.wrapping_add(other.active);
+        self.inactive = self.inactive.wrapping_add(other.inactive);
+        self.persistent = self.persistent.wrapping_add(other.persistent);
+        self.refs = self.refs.wrapping_add(other.refs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_tally_is_one_cache_line_and_sums_over_workers() {
+        assert_eq!(std::mem::size_of::<Tally>(), 64);
+        let (one, two) = (Tally::default(), Tally::default());
+        one.inbound(60);
+        two.inbound(40);
+        two.active(1);
+        one.active(2);
+        one.active(-1);
+        let mut sum = one.snapshot();
+        sum += two.snapshot();
+        assert_eq!((sum.in_packets, sum.in_bytes, sum.active), (2, 100, 2));
+    }
+}

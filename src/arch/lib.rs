@@ -1,1 +1,12 @@
-//! Prefetch, hashing and huge-page slices behind safe interfaces.
+//! What the machine offers beyond plain Rust, behind safe interfaces: prefetch, keyed hashing of flow keys, slices on huge
+//! pages, clocks. The unsafe code is in `prefetch`, `huge` and `clock`, each of which says what keeps it sound.
+
+pub mod clock;
+pub mod hash;
+pub mod huge;
+pub mod prefetch;
+
+pub use clock::{cycles, now_ns, pause};
+pub use hash::FlowHash;
+pub use huge::{HugeSlice, Pages, Zeroable};
+pub use prefetch::{prefetch_index, prefetch_read, prefetch_write};

@@ -1,7 +1,9 @@
 //! The dests of one service together with their scheduler: what a service holds. Sees to it that the scheduler hears of
 //! every change.
 
-use super::{new, Change, Member, PickKey, Pool, Scheduler};
+use std::sync::Arc;
+
+use super::{mh, new, Change, Expirations, Member, PickKey, Pool, Scheduler};
 use crate::spec::SchedKind;
 use crate::types::{DestId, Time};
 
@@ -12,6 +14,7 @@ pub struct Group {
     scheduler: Box<dyn Scheduler>,
     worker: u16,
     workers: u16,
+    expirations: Expirations,
 }
 
 impl Group {
@@ -26,12 +29,14 @@ impl Group {
             scheduler,
             worker,
             workers,
+            expirations: Expirations::default(),
         };
-        group.stagger();
+        group.set_up();
         group
     }
 
-    fn stagger(&mut self) {
+    fn set_up(&mut self) {
+        self.scheduler.set_expiration(self.expirations);
         if self.workers > 1 {
             self.scheduler
                 .stagger(&self.pool, self.worker, self.workers);
@@ -45,7 +50,7 @@ impl Group {
         } else {
             self.kind = kind;
             self.scheduler = new(kind, flags, &self.pool);
-            self.stagger();
+            self.set_up();
         }
     }
 
@@ -87,6 +92,17 @@ impl Group {
             self.pool.set_overloaded(slot, overloaded);
             self.scheduler.update(&self.pool, &Change::Overload(slot));
         }
+    }
+
+    /// Hands mh the table made for the list as it is now. Until it has one, mh picks nobody.
+    pub fn set_table(&mut self, table: Arc<mh::Table>) {
+        self.scheduler.update(&self.pool, &Change::Table(table));
+    }
+
+    /// Sets how long lblc and lblcr remember.
+    pub fn set_expirations(&mut self, expirations: Expirations) {
+        self.expirations = expirations;
+        self.scheduler.set_expiration(expirations);
     }
 
     /// The dest that a new connection goes to; `None` if there is none for it.

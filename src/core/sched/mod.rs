@@ -6,11 +6,16 @@
 //! service holds. Nothing here counts connections or thresholds: the caller says how they stand. Picking allocates
 //! nothing.
 
+mod cache;
 mod dh;
 mod fo;
 mod group;
+mod known;
+mod lblc;
+mod lblcr;
 mod lc;
 mod least;
+pub mod mh;
 mod nq;
 mod ovf;
 mod pool;
@@ -25,6 +30,7 @@ mod wlc;
 mod wrr;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
 use crate::spec::SchedKind;
 use crate::types::{proto, Time};
@@ -84,6 +90,28 @@ pub enum Change {
     Load(Slot),
     /// A member became overloaded, or is no longer.
     Overload(Slot),
+    /// The control thread made this table for the list as it is now. Only mh takes it.
+    Table(Arc<mh::Table>),
+}
+
+/// How long lblc and lblcr remember an address that is not used, in seconds (the variables `lblc_expiration` and
+/// `lblcr_expiration`).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Expirations {
+    /// lblc's.
+    pub lblc: u32,
+    /// lblcr's; also how long a set of dests does not change before it loses one.
+    pub lblcr: u32,
+}
+
+impl Default for Expirations {
+    /// A day.
+    fn default() -> Expirations {
+        Expirations {
+            lblc: 86_400,
+            lblcr: 86_400,
+        }
+    }
 }
 
 impl Change {
@@ -111,6 +139,9 @@ pub trait Scheduler: Send {
     /// spread connections as one would. `worker` is below `workers`.
     fn stagger(&mut self, _pool: &Pool, _worker: u16, _workers: u16) {}
 
+    /// Sets how long what is not used is remembered.
+    fn set_expiration(&mut self, _expirations: Expirations) {}
+
     /// Lets go of what has not been used for long: a bounded step of it, at little cost if there is nothing to do.
     fn expire(&mut self, _now: Time) {}
 }
@@ -127,12 +158,14 @@ pub fn new(kind: Option<SchedKind>, flags: u32, pool: &Pool) -> Box<dyn Schedule
         SchedKind::Wlc => Box::new(wlc::new(pool)),
         SchedKind::Fo => Box::new(fo::new(pool)),
         SchedKind::Ovf => Box::new(ovf::new(pool)),
+        SchedKind::Lblc => Box::new(lblc::Lblc::new(pool)),
+        SchedKind::Lblcr => Box::new(lblcr::Lblcr::new(pool)),
         SchedKind::Dh => Box::new(dh::Dh::new(pool)),
         SchedKind::Sh => Box::new(sh::Sh::new(pool, flags)),
         SchedKind::Sed => Box::new(sed::new(pool)),
         SchedKind::Nq => Box::new(nq::new(pool)),
+        SchedKind::Mh => Box::new(mh::Mh::new(flags)),
         SchedKind::Twos => Box::new(twos::Twos::new(pool)),
-        SchedKind::Lblc | SchedKind::Lblcr | SchedKind::Mh => Box::new(NoScheduler),
     }
 }
 

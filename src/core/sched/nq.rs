@@ -31,3 +31,57 @@ impl Rank for Nq {
 pub(super) fn new(pool: &Pool) -> ByRank<Nq> {
     ByRank::new(pool)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{compare, group, key, picks, Model};
+    use super::super::PickKey;
+    use super::*;
+    use crate::spec::SchedKind;
+    use crate::types::DestId;
+
+    /// ip_vs_nq.c: `least` by strict comparison down the list.
+    struct Loop;
+
+    impl Model for Loop {
+        fn pick(&mut self, list: &[Member], _key: &PickKey) -> Option<DestId> {
+            let mut least: Option<(u64, &Member)> = None;
+            for m in list {
+                if m.overloaded || m.weight == 0 {
+                    continue;
+                }
+                if m.active == 0 {
+                    return Some(m.id);
+                }
+                let load = u64::from(m.active + 1);
+                if least.is_none_or(|(least, l)| least * m.weight as u64 > load * l.weight as u64) {
+                    least = Some((load, m));
+                }
+            }
+            least.map(|(_, m)| m.id)
+        }
+    }
+
+    #[test]
+    fn picks_as_the_kernels_loop_does() {
+        compare(SchedKind::Nq, 0, |_, _| key(), || Loop, 2000);
+    }
+
+    #[test]
+    fn picks_what_the_kernel_picked() {
+        let dests = [(11, 1), (12, 3), (13, 6), (14, 0)];
+        let mut group = group(SchedKind::Nq, 0, &dests);
+        assert_eq!(
+            picks(&mut group, [key(); 18]),
+            [13, 12, 11, 13, 13, 13, 12, 13, 13, 12, 13, 13, 12, 13, 13, 12, 13, 13]
+        );
+        // Connections 1 to 9 were reset.
+        group.set_load(DestId(13), 6, 6);
+        group.set_load(DestId(12), 3, 2);
+        group.set_load(DestId(11), 0, 1);
+        assert_eq!(
+            picks(&mut group, [key(); 14]),
+            [11, 13, 13, 12, 13, 13, 12, 13, 13, 12, 11, 13, 13, 12]
+        );
+    }
+}

@@ -101,6 +101,7 @@ pub struct Pool {
     head: Option<Slot>,
     tail: Option<Slot>,
     by_id: HashMap<DestId, Slot>,
+    available: usize,
     generation: u32,
 }
 
@@ -120,6 +121,11 @@ impl Pool {
         self.by_id.is_empty()
     }
 
+    /// Whether there is a member that may be chosen.
+    pub fn has_available(&self) -> bool {
+        self.available > 0
+    }
+
     /// Puts a member at the head. Where a member of that id is in the pool already, nothing is added and its slot returned.
     pub fn add(&mut self, member: Member) -> Slot {
         if let Some(slot) = self.slot_of(member.id) {
@@ -130,6 +136,7 @@ impl Pool {
         }
         let slot = Slot::from_index(self.nodes.len());
         self.link(slot, member);
+        self.available += usize::from(member.available());
         slot
     }
 
@@ -176,6 +183,7 @@ impl Pool {
             None => self.tail = ahead,
         }
         self.by_id.remove(&member.id);
+        self.available -= usize::from(member.available());
         Some(Removed {
             slot,
             member,
@@ -193,33 +201,36 @@ impl Pool {
         self.nodes.get(slot.index())?.member.as_ref()
     }
 
-    fn get_mut(&mut self, slot: Slot) -> Option<&mut Member> {
-        self.nodes.get_mut(slot.index())?.member.as_mut()
+    fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Member)) {
+        let node = self.nodes.get_mut(slot.index());
+        if let Some(member) = node.and_then(|node| node.member.as_mut()) {
+            self.available -= usize::from(member.available());
+            change(member);
+            self.available += usize::from(member.available());
+        }
     }
 
     /// Sets a weight, and with it the latest weight that was not 0.
     pub fn set_weight(&mut self, slot: Slot, weight: i32) {
-        if let Some(member) = self.get_mut(slot) {
+        self.change(slot, |member| {
             member.weight = weight;
             if weight != 0 {
                 member.last_weight = weight;
             }
-        }
+        });
     }
 
     /// Sets the counts of connections.
     pub fn set_load(&mut self, slot: Slot, active: u32, inactive: u32) {
-        if let Some(member) = self.get_mut(slot) {
+        self.change(slot, |member| {
             member.active = active;
             member.inactive = inactive;
-        }
+        });
     }
 
     /// Sets whether the member is overloaded.
     pub fn set_overloaded(&mut self, slot: Slot, overloaded: bool) {
-        if let Some(member) = self.get_mut(slot) {
-            member.overloaded = overloaded;
-        }
+        self.change(slot, |member| member.overloaded = overloaded);
     }
 
     /// The members and their slots, head first.

@@ -82,7 +82,7 @@ mod tests {
         fn changed(&mut self, _list: &[Member], change: &ListChange) {
             match (change, self.0) {
                 (ListChange::Added, Some(cursor)) => self.0 = Some(cursor + 1),
-                (ListChange::Removed(at), Some(cursor)) if *at <= cursor => {
+                (ListChange::Removed(_, at), Some(cursor)) if *at <= cursor => {
                     self.0 = cursor.checked_sub(1);
                 }
                 _ => {}
@@ -103,7 +103,7 @@ mod tests {
 
     #[test]
     fn picks_as_the_kernels_loop_does() {
-        compare(SchedKind::Rr, 0, |_| key(), Loop::default, 3000);
+        compare(SchedKind::Rr, 0, |_, _| key(), Loop::default, 3000);
     }
 
     #[test]

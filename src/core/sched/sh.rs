@@ -72,3 +72,131 @@ impl Scheduler for Sh {
         self.port = flags & service_flags::SCHED2 != 0;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{any_client, compare, from, group, picks, ListChange, Model};
+    use super::super::Member;
+    use super::*;
+    use crate::spec::SchedKind;
+    use crate::types::DestId;
+
+    /// ip_vs_sh.c.
+    #[derive(Default)]
+    struct Loop {
+        buckets: Vec<DestId>,
+        fallback: bool,
+        port: bool,
+    }
+
+    impl Model for Loop {
+        fn changed(&mut self, list: &[Member], _change: &ListChange) {
+            let round: Vec<DestId> = list
+                .iter()
+                .flat_map(|m| std::iter::repeat_n(m.id, m.weight.clamp(1, 256) as usize))
+                .collect();
+            self.buckets = round.iter().cycle().take(256).copied().collect();
+        }
+
+        fn pick(&mut self, list: &[Member], key: &PickKey) -> Option<DestId> {
+            let (addr, port) = if key.inverse {
+                (key.daddr, key.dport)
+            } else {
+                (key.saddr, key.sport)
+            };
+            let has_ports = self.port && [6, 17, 132].contains(&key.proto);
+            let sum = fold(addr).wrapping_add(if has_ports { port.into() } else { 0 });
+            let hash = |offset: u32| (hash_32(sum) + offset) & 255;
+            let available = |hash: u32| {
+                let id = *self.buckets.get(hash as usize)?;
+                let m = list.iter().find(|m| m.id == id)?;
+                (m.weight > 0 && !m.overloaded).then_some(id)
+            };
+            let ihash = hash(0);
+            let tries = if self.fallback { 256 } else { 0 };
+            available(ihash)
+                .or_else(|| (0..tries).find_map(|offset| available(hash((offset + ihash) % 256))))
+        }
+    }
+
+    #[test]
+    fn picks_as_the_kernels_loop_does() {
+        for flags in [0, 0x8, 0x10, 0x18] {
+            let model = || Loop {
+                fallback: flags & 0x8 != 0,
+                port: flags & 0x10 != 0,
+                ..Loop::default()
+            };
+            compare(SchedKind::Sh, flags, any_client, model, 600);
+        }
+    }
+
+    #[test]
+    fn picks_what_the_kernel_picked() {
+        let mut group = group(SchedKind::Sh, 0, &[(11, 1), (12, 2), (13, 3)]);
+        let from_all = |n: u8| (1..=n).map(|i| from([198, 19, i, i + 7], 1000));
+        assert_eq!(
+            picks(&mut group, from_all(40)),
+            [
+                12, 12, 13, 13, 13, 13, 13, 13, 12, 12, 11, 11, 11, 13, 13, 13, 13, 12, 12, 12, 13,
+                13, 13, 13, 13, 13, 12, 12, 12, 12, 11, 11, 13, 13, 13, 13, 12, 12, 12, 13
+            ]
+        );
+        assert_eq!(picks(&mut group, [from([198, 19, 1, 8], 1001)]), [12]);
+        group.edit(DestId(12), 0);
+        assert_eq!(
+            picks(&mut group, from_all(20)),
+            [11, 13, 13, 11, 13, 11, 13, 11, 13, 13, 13, 13, 11, 13, 0, 13, 13, 13, 13, 11]
+        );
+        group.remove(DestId(12));
+        assert_eq!(
+            picks(&mut group, from_all(20)),
+            [13, 13, 13, 13, 13, 11, 13, 13, 13, 13, 11, 13, 11, 13, 13, 13, 13, 11, 13, 11]
+        );
+    }
+
+    #[test]
+    fn picks_what_the_kernel_picked_by_port() {
+        let flags = service_flags::SCHED2;
+        let mut group = group(SchedKind::Sh, flags, &[(11, 1), (12, 1), (13, 2)]);
+        let ports = |from_port: u16, n: u16| {
+            (from_port..from_port + n).map(|port| from([198, 18, 0, 1], port))
+        };
+        assert_eq!(
+            picks(&mut group, ports(1001, 32)),
+            [
+                13, 11, 13, 11, 13, 12, 13, 12, 13, 13, 11, 13, 11, 13, 12, 13, 12, 13, 13, 11, 13,
+                11, 13, 12, 13, 12, 13, 12, 11, 13, 11, 13
+            ]
+        );
+        group.edit(DestId(13), 0);
+        assert_eq!(
+            picks(&mut group, ports(2001, 12)),
+            [12, 11, 12, 11, 12, 0, 0, 11, 0, 11, 0, 12]
+        );
+    }
+
+    #[test]
+    fn picks_what_the_kernel_picked_with_fallback() {
+        let flags = service_flags::SCHED1;
+        let mut group = group(SchedKind::Sh, flags, &[(11, 1), (12, 1), (13, 1)]);
+        let from_all = |low: u8, high: u8| (low..=high).map(|i| from([198, 19, 7, i], 1000));
+        assert_eq!(
+            picks(&mut group, from_all(1, 16)),
+            [12, 11, 12, 13, 13, 11, 13, 11, 13, 12, 13, 11, 13, 12, 11, 12]
+        );
+        group.edit(DestId(12), 0);
+        assert_eq!(
+            picks(&mut group, from_all(1, 16)),
+            [11, 11, 11, 13, 13, 11, 13, 11, 13, 11, 13, 11, 13, 11, 11, 11]
+        );
+        group.edit(DestId(12), 1);
+        group.edit(DestId(13), 1);
+        assert_eq!(picks(&mut group, from_all(1, 4)), [12, 11, 12, 13]);
+        group.set_overloaded(DestId(13), true);
+        assert_eq!(
+            picks(&mut group, from_all(5, 16)),
+            [12, 11, 12, 11, 11, 12, 11, 11, 12, 12, 11, 12]
+        );
+    }
+}

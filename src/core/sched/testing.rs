@@ -1,10 +1,11 @@
 //! For tests: the fast schedulers against the kernel's loops over a list, through random operations on a group.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use super::mh::{Table, TableIndex};
 use super::{Group, Member, PickKey};
 use crate::spec::SchedKind;
-use crate::types::{DestId, Time};
+use crate::types::{Af, DestId, Time};
 
 /// A small generator with a seed (xorshift64*).
 pub(super) struct Random(u64);
@@ -34,6 +35,58 @@ pub(super) fn key() -> PickKey {
         inverse: false,
         now: Time(0),
     }
+}
+
+/// The same from that client.
+pub(super) fn from(caddr: impl Into<IpAddr>, cport: u16) -> PickKey {
+    PickKey {
+        saddr: caddr.into(),
+        sport: cport,
+        ..key()
+    }
+}
+
+/// The same to that virtual address.
+pub(super) fn to(vaddr: impl Into<IpAddr>) -> PickKey {
+    PickKey {
+        daddr: vaddr.into(),
+        ..key()
+    }
+}
+
+/// A client out of a few thousand, of either family.
+pub(super) fn any_client(random: &mut Random, _step: u32) -> PickKey {
+    let n = random.below(5000) as u32 * 7919;
+    let key = if random.below(4) == 0 {
+        let n = u128::from(n) << random.below(96);
+        from(Ipv6Addr::from(n), random.below(65536) as u16)
+    } else {
+        from(Ipv4Addr::from(n), random.below(65536) as u16)
+    };
+    PickKey {
+        proto: [6, 17, 132, 50][random.below(4) as usize],
+        inverse: random.below(8) == 0,
+        ..key
+    }
+}
+
+/// One of eight virtual addresses, most of an hour after the step before.
+pub(super) fn any_vaddr(random: &mut Random, step: u32) -> PickKey {
+    PickKey {
+        now: Time::from_secs(3000 * u64::from(step)),
+        ..to([203, 0, 113, random.below(8) as u8])
+    }
+}
+
+/// The least overhead for its weight, among those of weight above 0, as the kernel's loops in wlc, lblc and lblcr find it.
+pub(super) fn wlc<'a>(list: impl Iterator<Item = &'a Member>) -> Option<DestId> {
+    let mut least: Option<&Member> = None;
+    for m in list.filter(|m| m.weight > 0) {
+        if least.is_none_or(|l| l.overhead() * m.weight as u64 > m.overhead() * l.weight as u64) {
+            least = Some(m);
+        }
+    }
+    least.map(|m| m.id)
 }
 
 /// The dest 10.0.0.`n`:80, with id `n`.
@@ -72,7 +125,7 @@ pub(super) trait Model {
     /// The list was changed; this is how it is now.
     fn changed(&mut self, _list: &[Member], _change: &ListChange) {}
 
-    /// The dest picked.
+    /// Which dest is picked.
     fn pick(&mut self, list: &[Member], key: &PickKey) -> Option<DestId>;
 }
 
@@ -81,11 +134,17 @@ pub(super) enum ListChange {
     Added,
     Edited,
     /// One was taken out; it stood at that place.
-    Removed(usize),
+    Removed(Member, usize),
 }
 
-/// Draws the packets of one test.
-pub(super) type Keys = fn(&mut Random) -> PickKey;
+/// Draws the packet for a step of a test.
+pub(super) type Keys = fn(&mut Random, u32) -> PickKey;
+
+/// Does what the control thread does after a change of the list.
+pub(super) fn give_table(group: &mut Group, index: TableIndex) {
+    let table = Table::build(Af::V4, group.pool().iter().map(|(_, m)| m), index);
+    group.set_table(table.unwrap());
+}
 
 /// Holds a group against a model through `steps` random operations for each of many seeds.
 pub(super) fn compare<M: Model>(
@@ -107,6 +166,8 @@ pub(super) fn compare<M: Model>(
             &[6, 12, 18, 0, 30][..],
             &[100, 1, 7, 65535][..],
         ][seed as usize / 3 % 4];
+        let small = TableIndex::new(8).unwrap();
+        give_table(&mut group, small);
         for step in 0..steps {
             let weight = weights[random.below(weights.len() as u64) as usize];
             let at = random.below(list.len().max(1) as u64) as usize;
@@ -118,13 +179,15 @@ pub(super) fn compare<M: Model>(
                         let m = member(id, weight);
                         list.insert(0, m);
                         group.add(m);
+                        give_table(&mut group, small);
                         model.changed(&list, &ListChange::Added);
                     }
                 }
                 2 if !list.is_empty() => {
                     let m = list.remove(at);
                     group.remove(m.id);
-                    model.changed(&list, &ListChange::Removed(at));
+                    give_table(&mut group, small);
+                    model.changed(&list, &ListChange::Removed(m, at));
                 }
                 3 if !list.is_empty() => {
                     let m = &mut list[at];
@@ -133,6 +196,7 @@ pub(super) fn compare<M: Model>(
                         m.last_weight = weight;
                     }
                     group.edit(m.id, weight);
+                    give_table(&mut group, small);
                     model.changed(&list, &ListChange::Edited);
                 }
                 4 if !list.is_empty() => {
@@ -147,7 +211,7 @@ pub(super) fn compare<M: Model>(
                     group.set_load(m.id, m.active, m.inactive);
                 }
                 _ => {
-                    let key = keys(&mut random);
+                    let key = keys(&mut random, step);
                     let expected = model.pick(&list, &key);
                     let picked = group.pick(&key).map(|m| m.id);
                     assert_eq!(

@@ -98,6 +98,7 @@ impl<S: Sum> Tree<S> {
             Change::Edited(slot) | Change::Load(slot) | Change::Overload(slot) => {
                 self.refresh(pool, *slot);
             }
+            Change::Table(_) => {}
         }
         false
     }
@@ -216,5 +217,119 @@ impl<S: Sum> Tree<S> {
             }
         }
         Some(Slot::from_index(i - self.span))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{member, Random};
+    use super::*;
+
+    /// The members in order, each by its slot: what is joined in another order differs.
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    struct Order {
+        first: Option<Slot>,
+        last: Option<Slot>,
+        most: i32,
+    }
+
+    impl Sum for Order {
+        const NONE: Order = Order {
+            first: None,
+            last: None,
+            most: 0,
+        };
+
+        fn of(slot: Slot, member: &Member) -> Order {
+            Order {
+                first: Some(slot),
+                last: Some(slot),
+                most: member.weight,
+            }
+        }
+
+        fn join(first: &Order, second: &Order) -> Order {
+            Order {
+                first: first.first.or(second.first),
+                last: second.last.or(first.last),
+                most: first.most.max(second.most),
+            }
+        }
+    }
+
+    /// Weights added up.
+    #[derive(Clone, Copy, PartialEq)]
+    struct Added(u64);
+
+    impl Sum for Added {
+        const NONE: Added = Added(0);
+
+        fn of(_slot: Slot, member: &Member) -> Added {
+            Added(member.weight as u64)
+        }
+
+        fn join(first: &Added, second: &Added) -> Added {
+            Added(first.0 + second.0)
+        }
+    }
+
+    /// A pool with holes.
+    fn pool(random: &mut Random, most: u64) -> Pool {
+        let mut pool = Pool::new();
+        for n in 0..random.below(most) {
+            pool.add(member(n as u32, random.below(10) as i32));
+            if random.below(3) == 0 {
+                let at = random.below(pool.len() as u64) as usize;
+                let slot = pool.iter().nth(at).map(|(slot, _)| slot);
+                slot.map(|slot| pool.remove(slot));
+            }
+        }
+        pool
+    }
+
+    #[test]
+    fn every_worker_goes_through_the_list_from_its_part_on() {
+        let mut random = Random::new(3);
+        for _ in 0..300 {
+            let pool = pool(&mut random, 60);
+            let workers = 1 + random.below(8) as u16;
+            let worker = random.below(u64::from(workers)) as u16;
+            let mut tree: Tree<Order> = Tree::new(&pool);
+            tree.share(Share { worker, workers }, &pool);
+            let (up, down): (Vec<_>, Vec<_>) = pool
+                .iter()
+                .partition(|(slot, _)| slot.index() >= tree.origin);
+            let list: Vec<(Slot, &Member)> = down.into_iter().chain(up).collect();
+            assert_eq!(tree.all().first, list.first().map(|(slot, _)| *slot));
+            assert_eq!(tree.all().last, list.last().map(|(slot, _)| *slot));
+            for level in 0..10 {
+                let mut from = 0;
+                let mut cursor = None;
+                loop {
+                    let next = (from..list.len()).find(|i| list[*i].1.weight >= level.max(1));
+                    let found = tree.next(cursor, |sum| sum.most >= level.max(1));
+                    assert_eq!(found, next.map(|i| list[i].0));
+                    let Some(i) = next else { break };
+                    (from, cursor) = (i + 1, found);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn descending_finds_where_a_walk_reaches_the_amount() {
+        let mut random = Random::new(4);
+        for _ in 0..100 {
+            let pool = pool(&mut random, 40);
+            let tree: Tree<Added> = Tree::new(&pool);
+            let mut amount = 0;
+            for (slot, member) in pool.iter() {
+                for _ in 0..member.weight {
+                    amount += 1;
+                    assert_eq!(tree.descend(amount, |sum| sum.0), Some(slot));
+                }
+            }
+            assert_eq!(tree.descend(amount + 1, |sum| sum.0), None);
+        }
     }
 }

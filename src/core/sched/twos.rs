@@ -88,3 +88,81 @@ impl SplitMix {
         ((u128::from(self.next()) * (u128::from(most) + 1)) >> 64) as u64
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{group, key, member};
+    use super::*;
+    use crate::spec::SchedKind;
+    use crate::types::DestId;
+
+    /// ip_vs_twos.c: the probability of each dest, over all pairs of draws.
+    fn probabilities(list: &[&Member]) -> Vec<f64> {
+        let weight = |m: &Member| if m.available() { m.weight } else { 0 };
+        let total: i32 = list.iter().map(|m| weight(m)).sum();
+        let drawn: Vec<usize> = (0..=total)
+            .map(|draw| {
+                let mut rest = draw;
+                list.iter()
+                    .position(|m| {
+                        rest -= weight(m);
+                        weight(m) > 0 && rest <= 0
+                    })
+                    .unwrap()
+            })
+            .collect();
+        let mut probabilities = vec![0.0; list.len()];
+        for first in &drawn {
+            for second in &drawn {
+                let (a, b) = (list[*first], list[*second]);
+                let picked = if b.weight as u64 * a.overhead() > a.weight as u64 * b.overhead() {
+                    second
+                } else {
+                    first
+                };
+                probabilities[*picked] += 1.0 / (drawn.len() * drawn.len()) as f64;
+            }
+        }
+        probabilities
+    }
+
+    #[test]
+    fn picks_each_as_often_as_the_kernel_does() {
+        let mut pool = Pool::new();
+        let dests = [(4, 7), (1, 0), (9, 3), (2, 1), (0, 6), (5, 9), (3, 2)];
+        for (n, (active, weight)) in dests.into_iter().enumerate() {
+            let mut m = member(n as u32, weight);
+            m.active = active;
+            m.overloaded = n == 4;
+            pool.add(m);
+        }
+        let list: Vec<(Slot, &Member)> = pool.iter().collect();
+        let members: Vec<&Member> = list.iter().map(|(_, m)| *m).collect();
+        let mut twos = Twos::with_seed(&pool, 7);
+        let mut counts = vec![0; list.len()];
+        let picks = 200_000;
+        for _ in 0..picks {
+            let slot = twos.pick(&pool, &key()).unwrap();
+            counts[list.iter().position(|(s, _)| *s == slot).unwrap()] += 1;
+        }
+        let mut chi_square = 0.0;
+        for (count, probability) in counts.iter().zip(probabilities(&members)) {
+            let expected = probability * f64::from(picks);
+            if expected == 0.0 {
+                assert_eq!(*count, 0);
+            } else {
+                chi_square += (f64::from(*count) - expected).powi(2) / expected;
+            }
+        }
+        // Five may be picked: with four degrees of freedom, one run in a thousand exceeds 18.5.
+        assert!(chi_square < 18.5, "{chi_square}: {counts:?}");
+    }
+
+    #[test]
+    fn where_none_may_be_chosen_it_picks_none() {
+        let mut group = group(SchedKind::Twos, 0, &[(1, 0), (2, 1)]);
+        assert_eq!(group.pick(&key()).map(|m| m.id), Some(DestId(2)));
+        group.set_overloaded(DestId(2), true);
+        assert_eq!(group.pick(&key()), None);
+    }
+}

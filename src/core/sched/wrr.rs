@@ -237,7 +237,7 @@ mod tests {
 
     #[test]
     fn picks_as_the_kernels_loop_does() {
-        compare(SchedKind::Wrr, 0, |_| key(), Loop::default, 1500);
+        compare(SchedKind::Wrr, 0, |_, _| key(), Loop::default, 1500);
     }
 
     #[test]

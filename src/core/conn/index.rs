@@ -1,0 +1,211 @@
+//! Finds candidates by hash: buckets of one cache line with twelve entries, each an 8-bit tag and a 32-bit number. Knows
+//! nothing of records: who asks compares them. A look-up reads one bucket, seldom a neighbour, and those records only whose
+//! tag fits (a wrong one in 255).
+//!
+//! Laid out once for the most entries there can be, at half load for IPv4 and seven tenths for IPv6, so that it never grows.
+//! A full bucket's entries go to the next ones; each bucket counts the entries that passed it by, and a search goes on only
+//! where that is not 0. So removing leaves nothing behind (the scheme of folly's F14, with neighbours instead of a second
+//! hash, since the neighbouring line is the one that hardware fetches along).
+//!
+//! Entries of equal keys are found newest first, as the kernel's chains have them.
+
+use std::io;
+
+use ripvs_arch::{prefetch_read, HugeSlice};
+
+/// Entries in a bucket.
+const SLOTS: usize = 12;
+/// Of equal entries, so many are kept. More come only of clients that reuse a tuple whose connection cannot go (the kernel
+/// gives such a packet another connection each time); what falls off is not found any more, and ends by its time.
+const MOST_EQUAL: usize = 16;
+
+const ONES: u64 = 0x0101_0101_0101_0101;
+const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
+
+/// Words 0 and lower half of 1: tags, 0 where free. Upper half of 1: entries that passed by. Words 2 to 7: entries.
+type Bucket = [u64; 8];
+
+/// A bit for each byte of `word` that is `byte`.
+#[inline]
+fn equal_bytes(word: u64, byte: u8) -> u32 {
+    let x = word ^ (ONES * u64::from(byte));
+    // The high bit of each byte that is 0; no carry leaves a byte, so there are no false ones.
+    let zero = !(((x & LOW) + LOW) | x | LOW);
+    // Gathers the eight high bits: bit 8i moves to 56 + i, and no two products meet.
+    ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
+}
+
+/// A bit for each slot with this tag.
+#[inline]
+fn slots_with(bucket: &Bucket, tag: u8) -> u32 {
+    equal_bytes(bucket[0], tag) | (equal_bytes(bucket[1], tag) & 0xf) << 8
+}
+
+#[inline]
+fn entry(bucket: &Bucket, slot: usize) -> u32 {
+    (bucket[2 + slot / 2] >> (32 * (slot % 2))) as u32
+}
+
+fn set(bucket: &mut Bucket, slot: usize, tag: u8, entry: u32) {
+    let shift = 8 * (slot % 8);
+    let tags = &mut bucket[slot / 8];
+    *tags = *tags & !(0xff << shift) | u64::from(tag) << shift;
+    let shift = 32 * (slot % 2);
+    let pair = &mut bucket[2 + slot / 2];
+    *pair = *pair & !(0xffff_ffff << shift) | u64::from(entry) << shift;
+}
+
+#[inline]
+fn passed(bucket: &Bucket) -> u32 {
+    (bucket[1] >> 32) as u32
+}
+
+/// The first slot of a set of them.
+fn first(slots: u32) -> usize {
+    slots.trailing_zeros() as usize
+}
+
+#[inline]
+fn tag(hash: u64) -> u8 {
+    (hash as u8).max(1)
+}
+
+/// The buckets.
+#[derive(Debug)]
+pub(super) struct Index {
+    buckets: HugeSlice<Bucket>,
+}
+
+impl Index {
+    /// An index with room for `slots` entries. For good speed there should be no more than three for four slots.
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    pub(super) fn new(slots: u64) -> io::Result<Index> {
+        let count = slots.div_ceil(SLOTS as u64).clamp(1, u64::from(u32::MAX));
+        Ok(Index {
+            buckets: HugeSlice::zeroed(count as usize)?,
+        })
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        (((hash >> 32) * self.buckets.len() as u64) >> 32) as usize
+    }
+
+    #[inline]
+    fn after(&self, at: usize) -> usize {
+        if at + 1 == self.buckets.len() {
+            0
+        } else {
+            at + 1
+        }
+    }
+
+    /// The first entry, newest first, of this hash that `fits`.
+    #[inline]
+    pub(super) fn find(&self, hash: u64, mut fits: impl FnMut(u32) -> bool) -> Option<u32> {
+        let (tag, mut at) = (tag(hash), self.home(hash));
+        for _ in 0..self.buckets.len() {
+            let bucket = &self.buckets[at];
+            let mut slots = slots_with(bucket, tag);
+            while slots != 0 {
+                let found = entry(bucket, first(slots));
+                if fits(found) {
+                    return Some(found);
+                }
+                slots &= slots - 1;
+            }
+            if passed(bucket) == 0 {
+                return None;
+            }
+            at = self.after(at);
+        }
+        None
+    }
+
+    /// The entry that is most likely looked for, judged by tag alone, in the home bucket.
+    #[inline]
+    pub(super) fn candidate(&self, hash: u64) -> Option<u32> {
+        let bucket = &self.buckets[self.home(hash)];
+        let slots = slots_with(bucket, tag(hash));
+        (slots != 0).then(|| entry(bucket, first(slots)))
+    }
+
+    /// Begins to fetch the home bucket.
+    #[inline]
+    pub(super) fn prefetch(&self, hash: u64) {
+        prefetch_read(&self.buckets[self.home(hash)]);
+    }
+
+    /// Puts an entry before all equal ones (those that `same` is true of), if there are any.
+    pub(super) fn insert(&mut self, hash: u64, new: u32, mut same: impl FnMut(u32) -> bool) {
+        let (tag, home) = (tag(hash), self.home(hash));
+        let (mut at, mut carried, mut equal) = (home, new, 0);
+        loop {
+            let next = self.after(at);
+            let bucket = &mut self.buckets[at];
+            let free = slots_with(bucket, 0);
+            let mut slots = slots_with(bucket, tag);
+            // Each equal entry makes way for the newer one, as long as no free slot comes before it.
+            while slots != 0 && (free == 0 || first(slots) < first(free)) {
+                let slot = first(slots);
+                let older = entry(bucket, slot);
+                if same(older) {
+                    set(bucket, slot, tag, carried);
+                    carried = older;
+                    equal += 1;
+                    if equal == MOST_EQUAL {
+                        self.unpass(home, at);
+                        return;
+                    }
+                }
+                slots &= slots - 1;
+            }
+            if free != 0 {
+                set(bucket, first(free), tag, carried);
+                return;
+            }
+            bucket[1] += 1 << 32;
+            at = next;
+        }
+    }
+
+    /// Takes an entry out; false if it is not there.
+    pub(super) fn remove(&mut self, hash: u64, old: u32) -> bool {
+        let (tag, home) = (tag(hash), self.home(hash));
+        let mut at = home;
+        for _ in 0..self.buckets.len() {
+            let bucket = &mut self.buckets[at];
+            let mut slots = slots_with(bucket, tag);
+            while slots != 0 {
+                let slot = first(slots);
+                if entry(bucket, slot) == old {
+                    set(bucket, slot, 0, 0);
+                    self.unpass(home, at);
+                    return true;
+                }
+                slots &= slots - 1;
+            }
+            if passed(bucket) == 0 {
+                return false;
+            }
+            at = self.after(at);
+        }
+        false
+    }
+
+    /// Counts one entry less that passed by the buckets from `home` up to the one before `at`.
+    fn unpass(&mut self, home: usize, at: usize) {
+        let mut b = home;
+        while b != at {
+            self.buckets[b][1] -= 1 << 32;
+            b = self.after(b);
+        }
+    }
+
+    /// Bytes of memory.
+    pub(super) fn bytes(&self) -> usize {
+        size_of_val::<[Bucket]>(&self.buckets)
+    }
+}

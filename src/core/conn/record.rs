@@ -1,0 +1,521 @@
+//! What is kept of one connection: one cache line for IPv4, two for IPv6. What must agree with the index (addresses, ports,
+//! some flags) or the wheel (expiry) can be read here and is changed through the table only.
+
+use super::wheel::{Links, Timed};
+use super::{ConnId, Endpoints, Key, NewConn, OutKey};
+use crate::family::{Family, V4, V6};
+use crate::spec::Forward;
+use crate::types::{DestId, ServiceId, Tick, WorkerId};
+
+/// Flags of a connection, with the bit values of `linux/ip_vs.h` where that has them (its lower sixteen go into
+/// synchronisation messages as they are, less [`Flags::OURS`]). The lowest three bits are the forwarding method.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(pub u16);
+
+impl Flags {
+    /// No flags, which means NAT.
+    pub const NONE: Flags = Flags(0);
+    /// Made by a synchronisation message.
+    pub const SYNC: Flags = Flags(0x0020);
+    /// No packet of the server's has passed, nor is any expected to: only the client's side is seen.
+    pub const NO_OUTPUT: Flags = Flags(0x0080);
+    /// Counted among its dest's inactive connections.
+    pub const INACTIVE: Flags = Flags(0x0100);
+    /// Sequence numbers of the server's packets are shifted.
+    pub const OUT_SEQ: Flags = Flags(0x0200);
+    /// Acknowledgements of the client's packets are shifted.
+    pub const IN_SEQ: Flags = Flags(0x0400);
+    /// The client's port is not known yet.
+    pub const NO_CPORT: Flags = Flags(0x0800);
+    /// A persistence template, not a connection.
+    pub const TEMPLATE: Flags = Flags(0x1000);
+    /// For one packet only: never found again.
+    pub const ONE_PACKET: Flags = Flags(0x2000);
+    /// Has data of a persistence engine, by which a template is then found. (Ours.)
+    pub const PE: Flags = Flags(0x4000);
+    /// Has state of an application helper (FTP). (Ours.)
+    pub const APP: Flags = Flags(0x8000);
+    /// The record is in use; the table's own. (Ours; the kernel's value for HASHED, which means as much.)
+    pub(super) const LIVE: Flags = Flags(0x0040);
+
+    /// The bits that mean nothing outside ripvs.
+    pub const OURS: Flags = Flags(0x4000 | 0x8000 | 0x0040);
+    /// The bits that [`Record::set`] and [`Record::clear`] change.
+    pub const CHANGEABLE: Flags = Flags(0x0020 | 0x0080 | 0x0100 | 0x0200 | 0x0400 | 0x8000);
+
+    const FORWARD: u16 = 0x0007;
+
+    /// The flags that a connection gets whose dest has this method: INACTIVE until it is established, and NO_OUTPUT
+    /// where replies do not come back this way (`__ip_vs_update_dest`).
+    pub const fn of_forward(method: Forward) -> Flags {
+        match method {
+            Forward::Masq => Flags(Flags::INACTIVE.0),
+            Forward::Local => Flags(1 | Flags::INACTIVE.0 | Flags::NO_OUTPUT.0),
+            Forward::Tunnel => Flags(2 | Flags::INACTIVE.0 | Flags::NO_OUTPUT.0),
+            Forward::Route => Flags(3 | Flags::INACTIVE.0 | Flags::NO_OUTPUT.0),
+            Forward::Bypass => Flags(4 | Flags::INACTIVE.0 | Flags::NO_OUTPUT.0),
+        }
+    }
+
+    /// The forwarding method. Numbers that the kernel does not know count as bypass.
+    pub const fn forward(self) -> Forward {
+        match self.0 & Flags::FORWARD {
+            0 => Forward::Masq,
+            1 => Forward::Local,
+            2 => Forward::Tunnel,
+            3 => Forward::Route,
+            _ => Forward::Bypass,
+        }
+    }
+
+    /// These flags with another forwarding method.
+    pub const fn with_forward(self, method: Forward) -> Flags {
+        Flags(self.0 & !Flags::FORWARD | Flags::of_forward(method).0 & Flags::FORWARD)
+    }
+
+    /// Whether all of `other`'s bits are set.
+    pub const fn has(self, other: Flags) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and those.
+    pub const fn with(self, other: Flags) -> Flags {
+        Flags(self.0 | other.0)
+    }
+
+    /// These without those.
+    pub const fn without(self, other: Flags) -> Flags {
+        Flags(self.0 & !other.0)
+    }
+}
+
+/// The connection that controls another: a persistence template its service's connections, an FTP control connection its
+/// data connections. It may be in another worker's table; the family is the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Control {
+    /// Whose table.
+    pub worker: WorkerId,
+    /// The place there.
+    pub id: ConnId,
+}
+
+/// Stands for "none" where an id is kept as a number.
+const NONE: u32 = u32::MAX;
+
+/// A connection, or a persistence template.
+#[derive(Clone, Copy, Debug)]
+#[repr(C, align(64))]
+pub struct Record<F: Family> {
+    caddr: F::Addr,
+    vaddr: F::Addr,
+    daddr: F::Addr,
+    cport: u16,
+    vport: u16,
+    dport: u16,
+    proto: u8,
+    /// State by the protocol's numbers; of a template: bits of `state::template`.
+    pub state: u8,
+    flags: Flags,
+    generation: u16,
+    dest: u32,
+    service: u32,
+    pub(super) expires: Tick,
+    /// By how many ticks a packet puts off the end. Takes effect with the next [`super::ConnTable::touch`].
+    pub timeout: u32,
+    pub(super) links: Links,
+    keeper: u16,
+    /// Connections controlled, unless this is a template.
+    n_control: u16,
+    /// The controlling record's place, or, in a template, which nothing controls, the number of connections controlled.
+    control: u32,
+    /// The datapath's to use as it likes, 0 at first; no use in a template, which keeps its hash there.
+    pub hop_in: u32,
+    /// As `hop_in`.
+    pub hop_out: u32,
+}
+
+const _: () = assert!(size_of::<Record<V4>>() == 64);
+const _: () = assert!(size_of::<Record<V6>>() == 128);
+
+impl<F: Family> Record<F> {
+    /// A record of `new`, in the place that was last used by a connection of the generation before this.
+    pub(super) fn of(new: &NewConn<F>, generation: u16, expires: Tick) -> Record<F> {
+        let template = new.flags.has(Flags::TEMPLATE);
+        let control = if template { None } else { new.control };
+        Record {
+            caddr: new.key.caddr,
+            vaddr: new.key.vaddr,
+            daddr: new.daddr,
+            cport: new.key.cport,
+            vport: new.key.vport,
+            dport: new.dport,
+            proto: new.key.proto,
+            state: new.state,
+            flags: new.flags.with(Flags::LIVE),
+            generation,
+            dest: new.dest.map_or(NONE, |id| id.0),
+            service: new.service.map_or(NONE, |id| id.0),
+            expires,
+            timeout: new.timeout,
+            links: Links::default(),
+            keeper: control.map_or(0, |c| c.worker.0),
+            n_control: 0,
+            control: if template {
+                0
+            } else {
+                control.map_or(NONE, |c| c.id.0)
+            },
+            hop_in: if template {
+                (new.pe_hash >> 32) as u32
+            } else {
+                0
+            },
+            hop_out: if template { new.pe_hash as u32 } else { 0 },
+        }
+    }
+
+    /// The client's address.
+    pub fn caddr(&self) -> F::Addr {
+        self.caddr
+    }
+
+    /// The client's port, host byte order as all ports; 0 in most templates, and while NO_CPORT is set.
+    pub fn cport(&self) -> u16 {
+        self.cport
+    }
+
+    /// The virtual address.
+    pub fn vaddr(&self) -> F::Addr {
+        self.vaddr
+    }
+
+    /// The virtual port.
+    pub fn vport(&self) -> u16 {
+        self.vport
+    }
+
+    /// The real server's address; zeros where it is of the other family, where the dest tells it.
+    pub fn daddr(&self) -> F::Addr {
+        self.daddr
+    }
+
+    /// The real server's port.
+    pub fn dport(&self) -> u16 {
+        self.dport
+    }
+
+    /// IP protocol number; 0 in the template of a mark.
+    pub fn proto(&self) -> u8 {
+        self.proto
+    }
+
+    /// All flags.
+    pub fn flags(&self) -> Flags {
+        self.flags
+    }
+
+    /// Whether all of these flags are set.
+    pub fn has(&self, flags: Flags) -> bool {
+        self.flags.has(flags)
+    }
+
+    /// Sets flags, as far as they are [`Flags::CHANGEABLE`].
+    pub fn set(&mut self, flags: Flags) {
+        self.flags.0 |= flags.0 & Flags::CHANGEABLE.0;
+    }
+
+    /// Clears flags, as far as they are [`Flags::CHANGEABLE`].
+    pub fn clear(&mut self, flags: Flags) {
+        self.flags.0 &= !(flags.0 & Flags::CHANGEABLE.0);
+    }
+
+    /// The forwarding method.
+    pub fn forward(&self) -> Forward {
+        self.flags.forward()
+    }
+
+    /// Which of the connections that had this place one after the other it is. Wraps.
+    pub fn generation(&self) -> u16 {
+        self.generation
+    }
+
+    /// The dest.
+    pub fn dest(&self) -> Option<DestId> {
+        (self.dest != NONE).then_some(DestId(self.dest))
+    }
+
+    /// Binds the connection to a dest, or to none.
+    pub fn set_dest(&mut self, dest: Option<DestId>) {
+        self.dest = dest.map_or(NONE, |id| id.0);
+    }
+
+    /// The service.
+    pub fn service(&self) -> Option<ServiceId> {
+        (self.service != NONE).then_some(ServiceId(self.service))
+    }
+
+    /// Sets the service.
+    pub fn set_service(&mut self, service: Option<ServiceId>) {
+        self.service = service.map_or(NONE, |id| id.0);
+    }
+
+    /// When the connection ends unless something puts it off.
+    pub fn expires(&self) -> Tick {
+        self.expires
+    }
+
+    /// What controls this connection.
+    pub fn control(&self) -> Option<Control> {
+        let some = self.control != NONE && !self.has(Flags::TEMPLATE);
+        some.then_some(Control {
+            worker: WorkerId(self.keeper),
+            id: ConnId(self.control),
+        })
+    }
+
+    /// Sets what controls this connection; of no effect in a template. Counting it there is the caller's business.
+    pub fn set_control(&mut self, control: Option<Control>) {
+        if !self.has(Flags::TEMPLATE) {
+            self.keeper = control.map_or(0, |c| c.worker.0);
+            self.control = control.map_or(NONE, |c| c.id.0);
+        }
+    }
+
+    /// How many connections this one controls.
+    pub fn n_control(&self) -> u32 {
+        if self.has(Flags::TEMPLATE) {
+            self.control
+        } else {
+            u32::from(self.n_control)
+        }
+    }
+
+    /// Counts one more connection that this one controls. A connection that is no template can have 65535 of them: then
+    /// the answer is false and it is not to be.
+    #[must_use]
+    pub fn add_controlled(&mut self) -> bool {
+        if self.has(Flags::TEMPLATE) {
+            self.control += 1;
+            return true;
+        }
+        match self.n_control.checked_add(1) {
+            Some(n) => {
+                self.n_control = n;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Counts one connection less, and returns how many are left.
+    pub fn drop_controlled(&mut self) -> u32 {
+        if self.has(Flags::TEMPLATE) {
+            self.control = self.control.saturating_sub(1);
+        } else {
+            self.n_control = self.n_control.saturating_sub(1);
+        }
+        self.n_control()
+    }
+
+    /// Client and service.
+    pub fn key(&self) -> Key<F> {
+        Key {
+            proto: self.proto,
+            caddr: self.caddr,
+            cport: self.cport,
+            vaddr: self.vaddr,
+            vport: self.vport,
+        }
+    }
+
+    /// What a packet from the server looks like.
+    pub fn out_key(&self) -> OutKey<F> {
+        let (saddr, sport) = match self.forward() {
+            Forward::Masq => (self.daddr, self.dport),
+            _ => (self.vaddr, self.vport),
+        };
+        OutKey {
+            proto: self.proto,
+            saddr,
+            sport,
+            caddr: self.caddr,
+            cport: self.cport,
+        }
+    }
+
+    /// What a persistence engine's template is found by.
+    pub(super) fn pe_hash(&self) -> u64 {
+        u64::from(self.hop_in) << 32 | u64::from(self.hop_out)
+    }
+
+    pub(super) fn endpoints(&self) -> Endpoints<F> {
+        Endpoints {
+            cport: self.cport,
+            vport: self.vport,
+            daddr: self.daddr,
+            dport: self.dport,
+            forward: self.forward(),
+            dest: self.dest(),
+        }
+    }
+
+    pub(super) fn set_endpoints(&mut self, ends: &Endpoints<F>) {
+        self.cport = ends.cport;
+        self.vport = ends.vport;
+        self.daddr = ends.daddr;
+        self.dport = ends.dport;
+        self.flags = self.flags.with_forward(ends.forward);
+        self.set_dest(ends.dest);
+        if ends.cport != 0 {
+            self.flags = self.flags.without(Flags::NO_CPORT);
+        }
+    }
+
+    /// Makes the place free.
+    pub(super) fn retire(&mut self) {
+        self.flags = Flags::NONE;
+    }
+
+    /// Whether a connection is in this place.
+    pub(super) fn is_live(&self) -> bool {
+        self.has(Flags::LIVE)
+    }
+
+    /// Whether a packet of this key is this connection's (`__ip_vs_conn_in_get`): a client's port 0 is found only where
+    /// it stands for one that is not known yet.
+    #[inline]
+    pub(super) fn is_in(&self, key: &Key<F>) -> bool {
+        self.same_in(key)
+            && !self.has(Flags::TEMPLATE)
+            && (key.cport != 0 || self.has(Flags::NO_CPORT))
+    }
+
+    /// Whether the parts of the key are those of this record.
+    #[inline]
+    pub(super) fn same_in(&self, key: &Key<F>) -> bool {
+        self.caddr == key.caddr
+            && self.vaddr == key.vaddr
+            && self.cport == key.cport
+            && self.vport == key.vport
+            && self.proto == key.proto
+    }
+
+    /// Whether a packet of this key is a reply of this connection's (`ip_vs_conn_out_get`).
+    #[inline]
+    pub(super) fn is_out(&self, key: &OutKey<F>) -> bool {
+        self.caddr == key.caddr
+            && self.cport == key.cport
+            && self.proto == key.proto
+            && match self.forward() {
+                Forward::Masq => self.daddr == key.saddr && self.dport == key.sport,
+                _ => self.vaddr == key.saddr && self.vport == key.sport,
+            }
+            && !self.has(Flags::TEMPLATE)
+    }
+}
+
+impl<F: Family> Timed for Record<F> {
+    fn expires(&self) -> Tick {
+        self.expires
+    }
+
+    fn links(&self) -> Links {
+        self.links
+    }
+
+    fn links_mut(&mut self) -> &mut Links {
+        &mut self.links
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record(flags: Flags) -> Record<V4> {
+        let key = Key {
+            proto: 6,
+            caddr: [198, 18, 0, 1],
+            cport: 1000,
+            vaddr: [192, 0, 2, 1],
+            vport: 80,
+        };
+        let new = NewConn {
+            control: Some(Control {
+                worker: WorkerId(3),
+                id: ConnId(7),
+            }),
+            pe_hash: 0x0123_4567_89ab_cdef,
+            ..NewConn::new(key, [10, 0, 0, 1], 8080, flags)
+        };
+        Record::of(&new, 1, Tick(0))
+    }
+
+    #[test]
+    fn a_template_counts_beyond_a_connections_limit_and_is_controlled_by_nothing() {
+        let mut template = record(Flags::TEMPLATE);
+        template.set_control(Some(Control {
+            worker: WorkerId(1),
+            id: ConnId(1),
+        }));
+        assert_eq!(template.control(), None);
+        for _ in 0..70_000 {
+            assert!(template.add_controlled());
+        }
+        assert_eq!(template.n_control(), 70_000);
+        assert_eq!(template.drop_controlled(), 69_999);
+        assert_eq!(template.pe_hash(), 0x0123_4567_89ab_cdef);
+    }
+
+    #[test]
+    fn a_connection_is_controlled_and_controls_at_the_same_time() {
+        let mut conn = record(Flags::of_forward(Forward::Masq));
+        for _ in 0..65_535 {
+            assert!(conn.add_controlled());
+        }
+        assert!(!conn.add_controlled(), "the count is full");
+        assert_eq!(conn.n_control(), 65_535);
+        assert_eq!(
+            conn.control(),
+            Some(Control {
+                worker: WorkerId(3),
+                id: ConnId(7)
+            })
+        );
+        conn.set_control(None);
+        assert_eq!(conn.control(), None);
+        assert_eq!(conn.drop_controlled(), 65_534);
+        assert_eq!((conn.hop_in, conn.hop_out), (0, 0));
+    }
+
+    #[test]
+    fn flags_that_the_index_depends_on_cannot_be_changed_in_passing() {
+        let mut conn = record(Flags::of_forward(Forward::Route));
+        conn.set(Flags(0xffff));
+        assert_eq!(conn.forward(), Forward::Route);
+        assert!(!conn.has(Flags::TEMPLATE) && !conn.has(Flags::NO_CPORT));
+        assert!(conn.has(Flags::CHANGEABLE));
+        conn.clear(Flags(0xffff));
+        assert!(conn.is_live());
+        assert_eq!(conn.forward(), Forward::Route);
+    }
+
+    #[test]
+    fn forwarding_methods_have_the_kernels_numbers() {
+        let methods = [
+            Forward::Masq,
+            Forward::Local,
+            Forward::Tunnel,
+            Forward::Route,
+            Forward::Bypass,
+        ];
+        for (number, method) in methods.into_iter().enumerate() {
+            let flags = Flags::of_forward(method);
+            assert_eq!(flags.0 & 7, number as u16);
+            assert_eq!(flags.forward(), method);
+            assert!(flags.has(Flags::INACTIVE));
+            assert_eq!(flags.has(Flags::NO_OUTPUT), method != Forward::Masq);
+            assert_eq!(Flags(0xffff).with_forward(method).forward(), method);
+        }
+    }
+}

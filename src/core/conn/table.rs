@@ -1,0 +1,439 @@
+//! The table: puts records, index and wheel together, and keeps them in agreement.
+
+use std::io;
+
+use ripvs_arch::{prefetch_read, FlowHash};
+
+use super::index::Index;
+use super::record::{Flags, Record};
+use super::wheel::{Links, Wheel};
+use super::{ConnId, Endpoints, Key, NewConn, OutKey};
+use crate::family::Family;
+use crate::spec::Forward;
+use crate::types::Tick;
+
+/// The timeout of a connection before its first packet sets another, in ticks (`ip_vs_conn_new`).
+pub const INITIAL_TIMEOUT: u32 = 3 * Tick::HZ;
+/// By how much a connection that controls others is put off when its time is up, in ticks (`ip_vs_conn_expire`).
+pub const DELAYED: u32 = 60 * Tick::HZ;
+
+/// Further ahead than this a tick cannot be told from one that has passed; far more than any timeout of IPVS's (31 days).
+const LONGEST: u32 = 1 << 30;
+/// Marks an index entry as that of a NAT connection's replies.
+const OUT: u32 = 1 << 31;
+
+/// The table holds as many connections as it was laid out for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TableFull;
+
+/// What becomes of a connection whose time is up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expiry {
+    /// It goes.
+    Remove,
+    /// So many ticks more, which is its timeout from now on.
+    Again(u32),
+}
+
+/// The connections of one worker and family.
+#[derive(Debug)]
+pub struct ConnTable<F: Family> {
+    /// Never longer than `limit`, for which its memory is reserved.
+    records: Vec<Record<F>>,
+    /// First free place's number and 1, or 0; the rest hang on it by their links.
+    free: u32,
+    len: u32,
+    limit: u32,
+    /// Connections with NO_CPORT.
+    no_cport: u32,
+    hash: FlowHash,
+    index: Index,
+    wheel: Wheel,
+}
+
+impl<F: Family> ConnTable<F> {
+    /// An empty table for up to `limit` (below 2^31) connections and templates. The key of `hash` should be random: it
+    /// keeps clients from choosing tuples of one hash.
+    ///
+    /// Where the tables of both families share a limit, each is laid out for all of it, and who inserts compares the sum
+    /// of their lengths: memory that is never used is never touched.
+    ///
+    /// # Errors
+    /// There is not enough memory.
+    pub fn new(limit: u32, now: Tick, hash: FlowHash) -> io::Result<ConnTable<F>> {
+        let limit = limit.min(OUT - 1);
+        Ok(ConnTable {
+            records: Vec::with_capacity(limit as usize),
+            free: 0,
+            len: 0,
+            limit,
+            no_cport: 0,
+            hash,
+            index: Index::new(u64::from(limit) * F::INDEX_SLOTS_PERCENT / 100)?,
+            wheel: Wheel::new(now)?,
+        })
+    }
+
+    /// Connections and templates now.
+    pub fn len(&self) -> u32 {
+        self.len
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The most there can be.
+    pub fn limit(&self) -> u32 {
+        self.limit
+    }
+
+    /// Memory that a full table takes, in bytes.
+    pub fn bytes(&self) -> usize {
+        self.limit as usize * size_of::<Record<F>>() + self.index.bytes() + self.wheel.bytes()
+    }
+
+    /// The hash for [`Self::find_in`] and [`Self::find_template`].
+    #[inline]
+    pub fn hash_in(&self, key: &Key<F>) -> u64 {
+        key.hash(&self.hash)
+    }
+
+    /// The hash for [`Self::find_out`].
+    #[inline]
+    pub fn hash_out(&self, key: &OutKey<F>) -> u64 {
+        key.hash(&self.hash)
+    }
+
+    /// The hash for [`Self::find_template_by`] and [`NewConn::pe_hash`] of what a persistence engine goes by.
+    pub fn hash_data(&self, data: &[u8]) -> u64 {
+        self.hash.bytes(data)
+    }
+
+    /// Begins to fetch the part of the index where this hash is: for a whole burst, before anything is found.
+    #[inline]
+    pub fn prefetch_index(&self, hash: u64) {
+        self.index.prefetch(hash);
+    }
+
+    /// Begins to fetch the record that will most likely be found: when the index has come.
+    #[inline]
+    pub fn prefetch_record(&self, hash: u64) {
+        if let Some(entry) = self.index.candidate(hash) {
+            prefetch_read(&self.records[(entry & !OUT) as usize]);
+        }
+    }
+
+    /// The newest connection that a client's packet belongs to: of exactly this key, or of a client's port that is not
+    /// known yet (`ip_vs_conn_in_get`).
+    #[inline]
+    pub fn find_in(&self, hash: u64, key: &Key<F>) -> Option<ConnId> {
+        let found = self.find_in_exact(hash, key);
+        if found.is_none() && self.no_cport != 0 && key.cport != 0 {
+            let open = Key { cport: 0, ..*key };
+            return self.find_in_exact(self.hash_in(&open), &open);
+        }
+        found
+    }
+
+    #[inline]
+    fn find_in_exact(&self, hash: u64, key: &Key<F>) -> Option<ConnId> {
+        self.index
+            .find(hash, |entry| {
+                entry & OUT == 0 && self.records[entry as usize].is_in(key)
+            })
+            .map(ConnId)
+    }
+
+    /// The newest connection that a server's packet belongs to (`ip_vs_conn_out_get`).
+    #[inline]
+    pub fn find_out(&self, hash: u64, key: &OutKey<F>) -> Option<ConnId> {
+        self.index
+            .find(hash, |entry| {
+                let record = &self.records[(entry & !OUT) as usize];
+                // A NAT connection is found as what its server sends, any other as what its client does.
+                (entry & OUT != 0) == (record.forward() == Forward::Masq) && record.is_out(key)
+            })
+            .map(|entry| ConnId(entry & !OUT))
+    }
+
+    /// The newest template of this key (`ip_vs_ct_in_get`), other than persistence engines'.
+    pub fn find_template(&self, hash: u64, key: &Key<F>) -> Option<ConnId> {
+        self.template(hash, |_, record| {
+            !record.has(Flags::PE) && record.same_in(key)
+        })
+    }
+
+    /// The newest template of a persistence engine with this hash that `fits`.
+    pub fn find_template_by(
+        &self,
+        hash: u64,
+        fits: impl Fn(ConnId, &Record<F>) -> bool,
+    ) -> Option<ConnId> {
+        self.template(hash, |id, record| record.has(Flags::PE) && fits(id, record))
+    }
+
+    fn template(&self, hash: u64, fits: impl Fn(ConnId, &Record<F>) -> bool) -> Option<ConnId> {
+        self.index
+            .find(hash, |entry| {
+                let record = &self.records[(entry & !OUT) as usize];
+                entry & OUT == 0 && record.has(Flags::TEMPLATE) && fits(ConnId(entry), record)
+            })
+            .map(ConnId)
+    }
+
+    /// Adds a connection, found before older ones of the same key. It ends `timeout` after `now`.
+    ///
+    /// # Errors
+    /// The table is full.
+    pub fn insert(&mut self, now: Tick, new: &NewConn<F>) -> Result<ConnId, TableFull> {
+        if self.len >= self.limit {
+            return Err(TableFull);
+        }
+        let expires = now.plus(new.timeout.min(LONGEST));
+        let id = match self.free.checked_sub(1) {
+            Some(id) => {
+                let place = &mut self.records[id as usize];
+                self.free = place.links.parked_next();
+                *place = Record::of(new, place.generation().wrapping_add(1), expires);
+                id
+            }
+            None => {
+                self.records.push(Record::of(new, 0, expires));
+                self.records.len() as u32 - 1
+            }
+        };
+        self.len += 1;
+        self.no_cport += u32::from(new.flags.has(Flags::NO_CPORT));
+        self.enter(id);
+        self.wheel.start(&mut self.records, id);
+        Ok(ConnId(id))
+    }
+
+    /// Takes a connection out, and returns what it was.
+    pub fn remove(&mut self, id: ConnId) -> Option<Record<F>> {
+        let record = *self.get(id)?;
+        self.wheel.stop(&mut self.records, id.0);
+        self.release(id.0);
+        Some(record)
+    }
+
+    /// The connection in this place.
+    #[inline]
+    pub fn get(&self, id: ConnId) -> Option<&Record<F>> {
+        self.records
+            .get(id.0 as usize)
+            .filter(|record| record.is_live())
+    }
+
+    /// The connection in this place.
+    #[inline]
+    pub fn get_mut(&mut self, id: ConnId) -> Option<&mut Record<F>> {
+        self.records
+            .get_mut(id.0 as usize)
+            .filter(|record| record.is_live())
+    }
+
+    /// Whether the connection in this place is still the one of that generation.
+    pub fn holds(&self, id: ConnId, generation: u16) -> bool {
+        self.get(id)
+            .is_some_and(|record| record.generation() == generation)
+    }
+
+    /// Starts the connection's time anew: it ends its `timeout` after `now`.
+    #[inline]
+    pub fn touch(&mut self, id: ConnId, now: Tick) {
+        let Some(record) = self.get_mut(id) else {
+            return;
+        };
+        let expires = now.plus(record.timeout.min(LONGEST));
+        if expires.reached(record.expires) {
+            record.expires = expires;
+        } else {
+            self.sooner(id, expires);
+        }
+    }
+
+    /// Lets the connection end as soon as possible, by way of [`Self::advance`] (`ip_vs_conn_expire_now`).
+    pub fn expire_now(&mut self, id: ConnId, now: Tick) {
+        if self
+            .get(id)
+            .is_some_and(|record| !now.reached(record.expires))
+        {
+            self.sooner(id, now);
+        }
+    }
+
+    fn sooner(&mut self, id: ConnId, expires: Tick) {
+        self.wheel.stop(&mut self.records, id.0);
+        self.records[id.0 as usize].expires = expires;
+        self.wheel.start(&mut self.records, id.0);
+    }
+
+    /// Changes what a connection is found by, which makes it the newest of its new keys. False if there is none in this
+    /// place.
+    pub fn rekey(&mut self, id: ConnId, change: impl FnOnce(&mut Endpoints<F>)) -> bool {
+        let Some(record) = self.get(id) else {
+            return false;
+        };
+        let mut ends = record.endpoints();
+        change(&mut ends);
+        self.leave(id.0);
+        let record = &mut self.records[id.0 as usize];
+        let open = record.has(Flags::NO_CPORT);
+        record.set_endpoints(&ends);
+        if open && !record.has(Flags::NO_CPORT) {
+            self.no_cport -= 1;
+        }
+        self.enter(id.0);
+        true
+    }
+
+    /// Hands each connection whose time is up to `f`, which decides. Looks at no more than `budget` records, and goes on
+    /// from there the next time; true when everything due at `now` is done. To be called often, also if little is due:
+    /// far timers are brought nearer meanwhile.
+    pub fn advance(
+        &mut self,
+        now: Tick,
+        budget: usize,
+        mut f: impl FnMut(&mut Record<F>, ConnId) -> Expiry,
+    ) -> bool {
+        // A quarter for what is not due yet, so that much of that does not put off what is, nor the other way round.
+        let mut aside = budget / 4 + 1;
+        self.wheel.draw_near(&mut self.records, &mut aside);
+        let mut budget = budget;
+        while let Some(id) = self.wheel.pop_due(&mut self.records, now, &mut budget) {
+            let record = &mut self.records[id as usize];
+            match f(record, ConnId(id)) {
+                Expiry::Remove => self.release(id),
+                Expiry::Again(ticks) => {
+                    record.timeout = ticks;
+                    // Not now again: that would never end.
+                    record.expires = now.plus(ticks.clamp(1, LONGEST));
+                    self.wheel.start(&mut self.records, id);
+                }
+            }
+        }
+        self.wheel.is_past(now)
+    }
+
+    /// Shows connections from `cursor` (0 at first) on, looking at no more than `max` places, and returns the cursor to
+    /// go on with, or none at the end. A connection that is there all the while is shown once, whatever comes and goes.
+    pub fn dump(
+        &self,
+        cursor: u64,
+        max: usize,
+        mut f: impl FnMut(ConnId, &Record<F>),
+    ) -> Option<u64> {
+        let from = cursor.min(self.records.len() as u64) as usize;
+        let to = from.saturating_add(max.max(1)).min(self.records.len());
+        for (id, record) in (from..).zip(&self.records[from..to]) {
+            if record.is_live() {
+                f(ConnId(id as u32), record);
+            }
+        }
+        (to < self.records.len()).then_some(to as u64)
+    }
+
+    /// The hashes by which a record is in the index: of what its client sends, and, under NAT, its server.
+    fn hashes(&self, record: &Record<F>) -> (Option<u64>, Option<u64>) {
+        let flags = record.flags();
+        if flags.has(Flags::ONE_PACKET) {
+            return (None, None);
+        }
+        if flags.has(Flags::TEMPLATE) {
+            let hash = if flags.has(Flags::PE) {
+                record.pe_hash()
+            } else {
+                self.hash_in(&record.key())
+            };
+            return (Some(hash), None);
+        }
+        let out = (record.forward() == Forward::Masq).then(|| self.hash_out(&record.out_key()));
+        (Some(self.hash_in(&record.key())), out)
+    }
+
+    /// Puts a record into the index.
+    fn enter(&mut self, id: u32) {
+        let record = self.records[id as usize];
+        let (inbound, outbound) = self.hashes(&record);
+        let records = &self.records;
+        // Equal is what one look-up of either kind could take for the other: same client, same other end.
+        let end = |entry: u32| {
+            let record = &records[(entry & !OUT) as usize];
+            if record.has(Flags::TEMPLATE.with(Flags::PE)) {
+                return (Key::default(), true, record.pe_hash());
+            }
+            let key = if entry & OUT == 0 {
+                record.key()
+            } else {
+                let OutKey {
+                    proto,
+                    saddr,
+                    sport,
+                    caddr,
+                    cport,
+                } = record.out_key();
+                Key {
+                    proto,
+                    caddr,
+                    cport,
+                    vaddr: saddr,
+                    vport: sport,
+                }
+            };
+            (key, record.has(Flags::TEMPLATE), 0)
+        };
+        if let Some(hash) = inbound {
+            let own = end(id);
+            self.index.insert(hash, id, |other| end(other) == own);
+        }
+        if let Some(hash) = outbound {
+            let own = end(id | OUT);
+            self.index.insert(hash, id | OUT, |other| end(other) == own);
+        }
+    }
+
+    /// Takes a record out of the index.
+    fn leave(&mut self, id: u32) {
+        let (inbound, outbound) = self.hashes(&self.records[id as usize]);
+        if let Some(hash) = inbound {
+            self.index.remove(hash, id);
+        }
+        if let Some(hash) = outbound {
+            self.index.remove(hash, id | OUT);
+        }
+    }
+
+    /// Frees the place of a record that is out of the wheel already.
+    fn release(&mut self, id: u32) {
+        self.leave(id);
+        let record = &mut self.records[id as usize];
+        self.no_cport -= u32::from(record.has(Flags::NO_CPORT));
+        record.retire();
+        record.links = Links::parked(self.free);
+        self.free = id + 1;
+        self.len -= 1;
+    }
+}
+
+impl<F: Family> std::ops::Index<ConnId> for ConnTable<F> {
+    type Output = Record<F>;
+
+    /// The record of an id that this table has given out. Where it may be stale, [`ConnTable::get`] tells.
+    #[inline]
+    fn index(&self, id: ConnId) -> &Record<F> {
+        &self.records[id.0 as usize]
+    }
+}
+
+impl<F: Family> std::ops::IndexMut<ConnId> for ConnTable<F> {
+    #[inline]
+    fn index_mut(&mut self, id: ConnId) -> &mut Record<F> {
+        &mut self.records[id.0 as usize]
+    }
+}
+
+#[cfg(test)]
+mod tests;

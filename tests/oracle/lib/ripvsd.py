@@ -1,0 +1,245 @@
+"""The backend for ripvsd: a daemon of its own in a network namespace of its own.
+
+A scenario's process enters a new network namespace, makes a veth pair for every
+interface, gives one end to ripvsd (net_af_packet) and opens a packet socket on
+the other. Namespace, devices and daemon go when the process ends, however it
+ends, so nothing has to be named or cleaned up.
+
+Nothing is timed here. `ripvsadm settle` says when every injected frame has its
+verdict and how many frames have been sent on each port; exactly those are read.
+"""
+import ctypes
+import os
+import re
+import select
+import signal
+import socket
+import subprocess
+import time
+
+CLONE_NEWNET = 0x40000000
+PR_SET_PDEATHSIG = 1
+ETH_P_ALL, PACKET_OUTGOING = 3, 4
+SOL_PACKET, PACKET_STATISTICS = 263, 6
+SO_RCVBUFFORCE = 33
+PATIENCE = 60                     # seconds until something is called stuck
+EAL = ["--no-huge", "-m", "128", "--no-shconf", "--no-telemetry", "--no-pci"]
+libc = ctypes.CDLL(None, use_errno=True)
+
+
+class Stuck(Exception):
+    """The daemon or a command did not do what the step needs."""
+
+
+def die_with_parent():
+    """Have the kernel kill this process when the one that started it ends."""
+    libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+
+
+class Ripvsd:
+    """The backend (see replay.py). binaries: folder of ripvsd and ripvsadm; cli:
+    the words that run an ipvsadm command line; workdir: a folder to write to."""
+
+    def __init__(self, binaries, workdir, workers=1, exact=False, cli=None):
+        self.ripvsd = os.path.join(binaries, "ripvsd")
+        self.ripvsadm = os.path.join(binaries, "ripvsadm")
+        self.cli = cli or [self.ripvsadm]
+        self.workdir, self.workers, self.exact = workdir, workers, exact
+        self.socket = os.path.join(workdir, "sock")
+        self.log = os.path.join(workdir, "log")
+        self.environment = dict(os.environ, RIPVS_SOCKET=self.socket, LC_ALL="C")
+        self.ports, self.injected, self.taken = {}, {}, {}
+        self.daemon = None
+
+    # ---------------------------------------------------------- beginning and end
+
+    def setup(self, plan):
+        if libc.unshare(CLONE_NEWNET):
+            raise OSError(ctypes.get_errno(), "unshare (this needs root)")
+        put("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1")
+        put("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1")
+        for interface in plan["interfaces"]:
+            if interface["mac"]:
+                self.port(interface["name"])
+        config = os.path.join(self.workdir, "ripvsd.toml")
+        put(config, configuration(plan, self))
+        with open(self.log, "w") as log:
+            self.daemon = subprocess.Popen([self.ripvsd, "--config", config], stdout=log,
+                                           stderr=log, stdin=subprocess.DEVNULL,
+                                           preexec_fn=die_with_parent, env=self.environment)
+        self.wait_for_socket()
+
+    def port(self, name):
+        """A veth pair: NAME for the daemon, NAME.wire for the socket here. Raw frames
+        carry complete checksums, so no offload has to be turned off."""
+        wire = name + ".wire"
+        run(["ip", "link", "add", name, "mtu", "9216", "arp", "off",
+             "type", "veth", "peer", "name", wire, "mtu", "9216"])
+        run(["ip", "link", "set", wire, "arp", "off", "up"])
+        run(["ip", "link", "set", name, "up"])
+        end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
+        end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
+        end.bind((wire, ETH_P_ALL))
+        self.ports[name], self.injected[name], self.taken[name] = end, 0, 0
+
+    def wait_for_socket(self):
+        deadline = time.monotonic() + PATIENCE
+        while time.monotonic() < deadline:
+            self.must_live()
+            with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as door:
+                try:
+                    door.connect(self.socket)
+                    return
+                except OSError:
+                    time.sleep(0.01)
+        raise Stuck("ripvsd does not listen on its socket\n" + self.last_words())
+
+    def must_live(self):
+        status = self.daemon.poll()
+        if status is not None:
+            raise Stuck("ripvsd ended with status %d\n%s" % (status, self.last_words()))
+
+    def last_words(self):
+        with open(self.log, errors="replace") as log:
+            return "".join(log.readlines()[-30:])
+
+    def finish(self):
+        """End the daemon, which has to be alive and to end cleanly."""
+        self.must_live()
+        self.daemon.terminate()
+        try:
+            status = self.daemon.wait(PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Stuck("ripvsd does not end on SIGTERM\n" + self.last_words()) from None
+        if status:
+            raise Stuck("ripvsd ended with status %d on SIGTERM\n%s" % (status, self.last_words()))
+
+    # ---------------------------------------------------------- steps
+
+    def command(self, argv, stdin=""):
+        try:
+            return subprocess.run(argv, input=stdin, text=True, errors="replace",
+                                  capture_output=True, env=self.environment, timeout=PATIENCE)
+        except subprocess.TimeoutExpired:
+            raise Stuck("%s does not end\n%s" % (argv, self.last_words())) from None
+
+    def ipvsadm(self, args, stdin):
+        done = self.command(self.cli + args, stdin)
+        return done.returncode, done.stdout, done.stderr
+
+    def sysctl(self, key, value):
+        done = self.command([self.ripvsadm, "sysctl", "set", key, value])
+        if done.returncode:
+            raise OSError(2, "No such file or directory", done.stderr)
+
+    def inject(self, interface, frame):
+        self.ports[interface].send(frame)
+        self.injected[interface] += 1
+
+    def drain(self):
+        frames = []
+        for name, sent in self.settle().items():
+            frames += [(name, self.receive(name)) for _ in range(sent - self.taken[name])]
+            self.taken[name] = sent
+        return frames
+
+    def settle(self):
+        """How many frames each port has sent, once all injected ones have their verdict."""
+        done = self.command([self.ripvsadm, "settle", "--timeout", str(PATIENCE // 2)]
+                            + ["%s=%d" % pair for pair in self.injected.items()])
+        self.must_live()
+        found = re.findall(r"(?m)^(\S+) received (\d+) sent (\d+)$", done.stdout)
+        sent = {name: int(number) for name, _, number in found if name in self.ports}
+        if done.returncode or len(sent) < len(self.ports):
+            raise Stuck("settle: status %d\n%s%s%s" % (done.returncode, done.stdout, done.stderr,
+                                                       self.last_words()))
+        received = {name: int(number) for name, number, _ in found if name in self.ports}
+        if received != self.injected:
+            raise Stuck("settle: %s were injected, %s received" % (self.injected, received))
+        return sent
+
+    def receive(self, name):
+        end = self.ports[name]
+        deadline = time.monotonic() + PATIENCE
+        while True:
+            if not select.select([end], [], [], max(0, deadline - time.monotonic()))[0]:
+                lost = end.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
+                raise Stuck("%s: a frame that was sent did not arrive (%s)" % (name, lost.hex()))
+            frame, origin = end.recvfrom(65536)
+            if origin[2] != PACKET_OUTGOING:
+                return frame
+
+
+def put(path, text):
+    with open(path, "w") as file:
+        file.write(text)
+
+
+def run(argv):
+    done = subprocess.run(argv, text=True, capture_output=True)
+    if done.returncode:
+        raise Stuck("%s: %s" % (" ".join(argv), done.stderr.strip()))
+
+
+# ---------------------------------------------------------------- configuration
+
+def configuration(plan, backend):
+    """The TOML that makes ripvsd the load balancer of plan."""
+    ftp = [module for module in plan["modules"] if module["name"] == "ip_vs_ftp"]
+    unknown = [module["name"] for module in plan["modules"] if module not in ftp]
+    if unknown:
+        raise Stuck("no setting stands for module " + " ".join(unknown))
+    text = [toml(None, workers=backend.workers, socket=backend.socket,
+                 scheduling="exact" if backend.exact else None,
+                 ftp_ports=ftp_ports(ftp[0]["parameters"]) if ftp else []),
+            toml("[eal]", args=EAL)]
+    for number, interface in enumerate(plan["interfaces"]):
+        name, addresses = interface["name"], interface["addresses"]
+        if interface["mac"]:
+            device = "net_af_packet%d,iface=%s" % (number, name)
+            text.append(toml("[[port]]", name=name, device=device, mac=interface["mac"],
+                             mtu=interface["mtu"], addresses=addresses))
+        elif name == "lo":
+            text.append(toml("[loopback]", addresses=addresses))
+        else:
+            raise Stuck("interface %s has no MAC address" % name)
+    for route in plan["routes"]:
+        mtu = int(route["mtu"]) if "mtu" in route else None
+        text.append(toml("[[route]]", prefix=prefix(route), via=route.get("via"),
+                         dev=route.get("dev"), mtu=mtu, **{"from": route.get("from")}))
+    for neighbour in plan["neighbours"]:
+        text.append(toml("[[neighbour]]", interface=neighbour["if"], address=neighbour["ip"],
+                         mac=neighbour["mac"]))
+    for mark in plan["marks"]:
+        ports = [str(mark["port"])] if mark["port"] else None
+        text.append(toml("[[mark]]", mark=mark["mark"], protocol=mark["proto"],
+                         destination=mark["dst"], destination_ports=ports,
+                         divert=True if mark["mark"] in plan["diverts"] else None))
+    return "\n".join(text)
+
+
+def ftp_ports(parameters):
+    """The ports of the helper: `ports=21,2121`, or nothing, which is 21."""
+    name, _, ports = (parameters or "ports=21").partition("=")
+    if name != "ports":
+        raise Stuck("no setting stands for ip_vs_ftp " + parameters)
+    return [int(port) for port in ports.split(",")]
+
+
+def prefix(route):
+    if route["prefix"] != "default":
+        return route["prefix"]
+    return "::/0" if ":" in route.get("via", "") else "0.0.0.0/0"
+
+
+def toml(heading, **entries):
+    """A TOML table; entries that are None are left out."""
+    def value(entry):
+        if isinstance(entry, bool):
+            return "true" if entry else "false"
+        if isinstance(entry, list):
+            return "[%s]" % ", ".join(value(item) for item in entry)
+        return str(entry) if isinstance(entry, int) else '"%s"' % entry
+    lines = ["%s = %s" % (key, value(entry)) for key, entry in entries.items()
+             if entry is not None]
+    return "\n".join(([heading] if heading else []) + lines) + "\n"

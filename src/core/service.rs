@@ -7,9 +7,9 @@ use std::sync::Arc;
 use hashbrown::HashMap;
 
 use crate::sched::{Group, Member};
-use crate::spec::{service_flags, DestSpec, Forward, ServiceKey, ServiceSpec};
+use crate::spec::{service_flags, DestSpec, Forward, ServiceKey, ServiceSpec, TunnelKind};
 use crate::tally::Tally;
-use crate::types::{proto, Af, DestId, ServiceId, WorkerId};
+use crate::types::{proto, Af, DestId, ServiceId, Time, WorkerId};
 
 /// The FTP control port, which persistence treats apart.
 pub const FTP_PORT: u16 = 21;
@@ -66,6 +66,8 @@ pub struct Dest {
     pub overloaded: bool,
     /// Connections it is charged with here: those that this worker scheduled.
     pub loads: Loads,
+    /// The MTU of the way to it that a router told, and until when it is believed.
+    path_mtu: Option<(u16, Time)>,
     /// This worker's counters for it.
     pub tally: Arc<Tally>,
 }
@@ -79,6 +81,26 @@ pub struct Loads {
     pub inactive: u32,
 }
 
+/// How long a router's word about the MTU of a way is believed (`ip_rt_mtu_expires`).
+const PATH_MTU_EXPIRES: Time = Time::from_secs(600);
+
+/// The least MTU that a router may tell of an IPv4 way (`ip_rt_min_pmtu`).
+const MIN_PATH_MTU: u16 = 552;
+
+impl Dest {
+    /// The MTU of the way to it as routers told it; the greatest of all where they told none.
+    pub fn path_mtu(&self, now: Time) -> u16 {
+        self.path_mtu.filter(|(_, until)| now < *until).map_or(u16::MAX, |(mtu, _)| mtu)
+    }
+
+    /// A router said that packets of more than `mtu` bytes do not pass.
+    pub fn learn_path_mtu(&mut self, now: Time, mtu: u16) {
+        if mtu < self.path_mtu(now) {
+            self.path_mtu = Some((mtu.max(MIN_PATH_MTU), Time(now.0 + PATH_MTU_EXPIRES.0)));
+        }
+    }
+}
+
 /// All services and dests of one worker.
 #[derive(Default)]
 pub struct Services {
@@ -90,6 +112,8 @@ pub struct Services {
     ftps: [usize; 2],
     /// How many services hold each real server (protocol, address, port) under NAT: for `nat_icmp_send`.
     real_servers: HashMap<(u8, IpAddr, u16), usize>,
+    /// How many services hold each end of a tunnel: for ICMP errors about them.
+    tunnels: HashMap<(IpAddr, TunnelKind), usize>,
 }
 
 impl Services {
@@ -152,6 +176,11 @@ impl Services {
         self.real_servers.contains_key(&(proto, addr, port))
     }
 
+    /// Whether some service has a dest at that address behind such a tunnel.
+    pub fn is_tunnel(&self, addr: IpAddr, kind: TunnelKind) -> bool {
+        self.tunnels.contains_key(&(addr, kind))
+    }
+
     /// Adds a service. This is `worker` of `workers` that schedule for it, each for itself.
     pub fn add(&mut self, id: ServiceId, spec: Arc<ServiceSpec>, tally: Arc<Tally>, worker: WorkerId, workers: u16) {
         let at = id.0 as usize;
@@ -207,7 +236,7 @@ impl Services {
             Some(old) => (old.overloaded && spec.upper != 0, old.loads),
             None => (false, Loads::default()),
         };
-        self.dests[at] = Some(Dest { spec: spec.clone(), service, available: true, overloaded, loads, tally });
+        self.dests[at] = Some(Dest { spec: spec.clone(), service, available: true, overloaded, loads, path_mtu: None, tally });
         let Some(entry) = self.get_mut(service) else { return };
         entry.group.add(Member {
             active: loads.active,
@@ -216,10 +245,8 @@ impl Services {
             ..Member::new(id, spec.addr, spec.port, spec.weight)
         });
         entry.limited += usize::from(spec.upper > 0);
-        let key = Self::real_server_key(&entry.spec.key, &spec);
-        if let Some(key) = key {
-            *self.real_servers.entry(key).or_insert(0) += 1;
-        }
+        let key = entry.spec.key;
+        self.note_way(&key, &spec);
     }
 
     /// Changes weight, thresholds, forwarding and tunnel of a dest. Its connections keep their way of forwarding.
@@ -236,10 +263,8 @@ impl Services {
         entry.group.edit(id, spec.weight);
         entry.group.set_overloaded(id, overloaded);
         let key = entry.spec.key;
-        self.forget_real_server(&key, &old);
-        if let Some(key) = Self::real_server_key(&key, &spec) {
-            *self.real_servers.entry(key).or_insert(0) += 1;
-        }
+        self.forget_way(&key, &old);
+        self.note_way(&key, &spec);
     }
 
     /// Takes a dest out of its service. Its record stays for the connections that refer to it.
@@ -251,7 +276,7 @@ impl Services {
         entry.limited -= usize::from(spec.upper > 0);
         entry.group.remove(id);
         let key = entry.spec.key;
-        self.forget_real_server(&key, &spec);
+        self.forget_way(&key, &spec);
     }
 
     /// Lets go of a removed dest that nothing refers to any more.
@@ -296,20 +321,33 @@ impl Services {
         }
     }
 
-    fn forget_real_server(&mut self, service: &ServiceKey, spec: &DestSpec) {
-        let Some(key) = Self::real_server_key(service, spec) else { return };
-        if let Some(count) = self.real_servers.get_mut(&key) {
-            *count -= 1;
-            if *count == 0 {
-                self.real_servers.remove(&key);
+    fn note_way(&mut self, service: &ServiceKey, spec: &DestSpec) {
+        match (spec.forward, service) {
+            (Forward::Masq, ServiceKey::Addr { proto, .. }) => {
+                *self.real_servers.entry((*proto, spec.addr, spec.port)).or_insert(0) += 1;
             }
+            (Forward::Tunnel, _) => *self.tunnels.entry((spec.addr, spec.tunnel)).or_insert(0) += 1,
+            _ => {}
         }
     }
 
-    fn real_server_key(service: &ServiceKey, spec: &DestSpec) -> Option<(u8, IpAddr, u16)> {
-        match service {
-            ServiceKey::Addr { proto, .. } if spec.forward == Forward::Masq => Some((*proto, spec.addr, spec.port)),
-            _ => None,
+    fn forget_way(&mut self, service: &ServiceKey, spec: &DestSpec) {
+        match (spec.forward, service) {
+            (Forward::Masq, ServiceKey::Addr { proto, .. }) => {
+                forget(&mut self.real_servers, &(*proto, spec.addr, spec.port));
+            }
+            (Forward::Tunnel, _) => forget(&mut self.tunnels, &(spec.addr, spec.tunnel)),
+            _ => {}
+        }
+    }
+}
+
+/// One less of those that hold a key; the last one takes it away.
+fn forget<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+    if let Some(count) = counts.get_mut(key) {
+        *count -= 1;
+        if *count == 0 {
+            counts.remove(key);
         }
     }
 }

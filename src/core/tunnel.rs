@@ -1,0 +1,333 @@
+//! Tunnels to dests: IP in IP, GUE and GRE around a client's packet, either family in either; and ICMP errors about what
+//! we sent through one, told to the client as if about its own packet.
+//!
+//! Follows `ip_vs_tunnel_xmit`, `ip_vs_prepare_tunneled_skb`, `ipvs_gue_encap`, `ipvs_gre_encap` (ip_vs_xmit.c) and the part of
+//! `ip_vs_in_icmp` that looks into tunnels (ip_vs_core.c).
+
+use std::net::IpAddr;
+
+use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
+use ripvs_packet::{icmp, parse, Frame};
+
+use crate::conn::Key;
+use crate::datapath::Passed;
+use crate::flow::Path;
+use crate::net::{IcmpKind, RouteHit};
+use crate::packet::{ports, Packet};
+use crate::related::is_balanced;
+use crate::rewrite::{add_frame, Ip, Quoted};
+use crate::spec::{DestSpec, TunnelCsum, TunnelKind};
+use crate::state::Direction;
+use crate::types::{proto, Af, DestId, Time};
+use crate::verdict::Drop;
+use crate::worker::{Io, Tables, Worker};
+
+const UDP_HEADER: usize = 8;
+const GUE_HEADER: usize = 4;
+const GRE_HEADER: usize = 4;
+const GRE_CSUM: u16 = 0x8000;
+/// The least MTU that may be left for the inner packet (RFC 791, RFC 8200).
+const MIN_MTU_V4: u16 = 68;
+const MIN_MTU_V6: u16 = 1280;
+
+/// Bytes that a tunnel puts before a packet.
+fn overhead(dest: &DestSpec) -> usize {
+    let outer = if dest.addr.is_ipv4() { 20 } else { 40 };
+    outer
+        + match dest.tunnel {
+            TunnelKind::Ipip => 0,
+            TunnelKind::Gue { .. } => UDP_HEADER + GUE_HEADER,
+            TunnelKind::Gre => GRE_HEADER + if dest.tunnel_csum == TunnelCsum::Full { 4 } else { 0 },
+        }
+}
+
+/// The outer header's TOS: the inner one's, but "congestion experienced" becomes ECT(0) (RFC 3168, 9.1.1).
+fn outer_tos(inner: u8) -> u8 {
+    if inner & 3 == 3 {
+        inner & !3 | 2
+    } else {
+        inner
+    }
+}
+
+/// What the outer header takes over from the inner one, and where it goes.
+struct Outer {
+    src: IpAddr,
+    dst: IpAddr,
+    tos: u8,
+    ttl: u8,
+    dont_fragment: bool,
+    id: u16,
+    /// Source port of GUE, for the way's load balancing: the same for all packets of a connection.
+    entropy: u16,
+}
+
+/// Puts the tunnel's headers before the packet that is the whole frame.
+fn encapsulate<F: Frame>(frame: &mut F, inner: Af, dest: &DestSpec, outer: &Outer) -> bool {
+    let len = frame.len();
+    let extra = overhead(dest);
+    if !frame.prepend(extra) {
+        return false;
+    }
+    let ip_len = if dest.addr.is_ipv4() { 20 } else { 40 };
+    let inner_proto = match inner {
+        Af::V4 => proto::IPIP,
+        Af::V6 => proto::IPV6,
+    };
+    let head = frame.head_mut();
+    let protocol = match dest.tunnel {
+        TunnelKind::Ipip => inner_proto,
+        TunnelKind::Gue { port } => {
+            let udp = &mut head[ip_len..];
+            udp[..2].copy_from_slice(&outer.entropy.to_be_bytes());
+            udp[2..4].copy_from_slice(&port.to_be_bytes());
+            udp[4..6].copy_from_slice(&((len + UDP_HEADER + GUE_HEADER) as u16).to_be_bytes());
+            udp[6..8].fill(0);
+            // GUE version 0, a data message, no options, no flags.
+            udp[8..12].copy_from_slice(&[0, inner_proto, 0, 0]);
+            proto::UDP
+        }
+        TunnelKind::Gre => {
+            let ethertype = match inner {
+                Af::V4 => ripvs_packet::eth::ethertype::IPV4,
+                Af::V6 => ripvs_packet::eth::ethertype::IPV6,
+            };
+            let csum = dest.tunnel_csum == TunnelCsum::Full;
+            let gre = &mut head[ip_len..extra];
+            gre.fill(0);
+            gre[..2].copy_from_slice(&(if csum { GRE_CSUM } else { 0 }).to_be_bytes());
+            gre[2..4].copy_from_slice(&ethertype.to_be_bytes());
+            proto::GRE
+        }
+    };
+    match (outer.src, outer.dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            head[..20].fill(0);
+            head[0] = 0x45;
+            head[1] = outer.tos;
+            head[2..4].copy_from_slice(&((len + extra) as u16).to_be_bytes());
+            head[4..6].copy_from_slice(&outer.id.to_be_bytes());
+            head[6] = if outer.dont_fragment { 0x40 } else { 0 };
+            head[8] = outer.ttl;
+            head[9] = protocol;
+            head[12..16].copy_from_slice(&src.octets());
+            head[16..20].copy_from_slice(&dst.octets());
+            crate::family::V4::seal(head);
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            head[0] = 0x60 | outer.tos >> 4;
+            head[1] = outer.tos << 4;
+            head[2..4].fill(0);
+            head[4..6].copy_from_slice(&((len + extra - 40) as u16).to_be_bytes());
+            head[6] = protocol;
+            head[7] = outer.ttl;
+            head[8..24].copy_from_slice(&src.octets());
+            head[24..40].copy_from_slice(&dst.octets());
+        }
+        _ => return false,
+    }
+    seal_inside(frame, dest, outer, ip_len);
+    true
+}
+
+/// Computes the checksum of GUE's UDP header or of GRE, where the dest asks for one.
+fn seal_inside<F: Frame>(frame: &mut F, dest: &DestSpec, outer: &Outer, at: usize) {
+    if dest.tunnel_csum != TunnelCsum::Full {
+        return;
+    }
+    let len = frame.len() - at;
+    match dest.tunnel {
+        TunnelKind::Ipip => {}
+        TunnelKind::Gue { .. } => {
+            let pseudo = match (outer.src, outer.dst) {
+                (IpAddr::V4(src), IpAddr::V4(dst)) => pseudo_v4(src.octets(), dst.octets(), proto::UDP, len as u16),
+                (IpAddr::V6(src), IpAddr::V6(dst)) => pseudo_v6(&src.octets(), &dst.octets(), proto::UDP, len as u32),
+                _ => Sum::new(),
+            };
+            let sum = add_frame(pseudo, frame, at).udp_checksum();
+            frame.write_at(at + 6, &sum.to_be_bytes());
+        }
+        TunnelKind::Gre => {
+            let sum = add_frame(Sum::new(), frame, at).checksum();
+            frame.write_at(at + 4, &sum.to_be_bytes());
+        }
+    }
+}
+
+/// An ICMP error about a tunnel of ours, read.
+pub(crate) struct Tunnelled<A: crate::family::Family> {
+    /// The connection of the packet inside.
+    pub key: Key<A>,
+    /// Where that packet begins, from the IP header of the error on.
+    inner: usize,
+    /// Whether the client wants to hear of packets that are too big.
+    dont_fragment: bool,
+}
+
+impl<F: Frame> Worker<F> {
+    /// Sends a client's packet to its dest by the tunnel.
+    pub(crate) fn transmit_tunnel<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        path: &Path<A>,
+        error: bool,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let Some(id) = path.dest else { return self.discard(pkt, Drop::NoDest) };
+        let Some(dest) = self.services.dest(id) else { return self.discard(pkt, Drop::DestGone) };
+        let (spec, pmtu) = (dest.spec.clone(), dest.path_mtu(now));
+        let Some(mut hit) = self.net.route(spec.addr, None) else {
+            return self.unreachable(now, pkt, io);
+        };
+        if hit.local {
+            return Some(pkt);
+        }
+        hit.mtu = hit.mtu.min(pmtu);
+        let room = usize::from(hit.mtu).saturating_sub(overhead(&spec)) as u16;
+        let least = if spec.addr.is_ipv4() { MIN_MTU_V4 } else { MIN_MTU_V6 };
+        if room < least {
+            return self.discard(pkt, Drop::TooBig);
+        }
+        // Without path MTU discovery the outer packet is cut instead.
+        let cut = A::AF == Af::V4 && self.settings.pmtu_disc == 0;
+        let pkt = self.prepare::<A>(now, pkt, room, error || cut, io)?;
+        let Some(src) = self.net.source_for(spec.addr, &hit) else {
+            return self.discard(pkt, Drop::NoRoute);
+        };
+        let dont_fragment = A::AF == Af::V4 && !cut && pkt.info.has(parse::flags::DONT_FRAGMENT);
+        let outer = Outer {
+            src,
+            dst: spec.addr,
+            tos: outer_tos(pkt.info.tos),
+            ttl: A::ttl(pkt.ip()),
+            dont_fragment,
+            id: if dont_fragment { 0 } else { self.net.next_ip_id() },
+            entropy: entropy(path),
+        };
+        self.send_tunnel(now, pkt, A::AF, &spec, &outer, hit, io)
+    }
+
+    #[allow(clippy::too_many_arguments)]
+    fn send_tunnel(
+        &mut self,
+        now: Time,
+        mut pkt: Packet<F>,
+        inner: Af,
+        dest: &DestSpec,
+        outer: &Outer,
+        hit: RouteHit,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        if !pkt.frame.trim_front(pkt.l3) || !encapsulate(&mut pkt.frame, inner, dest, outer) {
+            return self.discard(pkt, Drop::NoHeadroom);
+        }
+        pkt.l3 = 0;
+        self.output(now, pkt, hit, io)
+    }
+
+    /// What an ICMP error for us says of one of our tunnels; `None` where it is about none. IPv4 in IPv4 only, as in the
+    /// kernel.
+    pub(crate) fn tunnelled<A: Tables<F>>(&self, pkt: &Packet<F>, quoted: &Quoted<A>) -> Option<Tunnelled<A>> {
+        if A::AF != Af::V4 || quoted.offset != 0 {
+            return None;
+        }
+        let at = usize::from(pkt.info.l4_offset) + icmp::HEADER_LEN;
+        let outside = pkt.ip().get(at + quoted.l4..)?;
+        let server = A::to_ip(quoted.dst);
+        let skip = match quoted.proto {
+            proto::IPIP => self.services.is_tunnel(server, TunnelKind::Ipip).then_some(0)?,
+            proto::UDP => {
+                let (_, port) = ports(outside)?;
+                let gue = outside.get(UDP_HEADER..UDP_HEADER + GUE_HEADER)?;
+                let data = gue[0] & 0xe0 == 0 && gue[1] == proto::IPIP;
+                let known = data && self.services.is_tunnel(server, TunnelKind::Gue { port });
+                known.then_some(UDP_HEADER + GUE_HEADER + usize::from(gue[0] & 0x1f) * 4)?
+            }
+            proto::GRE => {
+                let gre = outside.get(..GRE_HEADER)?;
+                let flags = u16::from_be_bytes([gre[0], gre[1]]);
+                let inner = u16::from_be_bytes([gre[2], gre[3]]);
+                let plain = flags & !GRE_CSUM == 0 && inner == ripvs_packet::eth::ethertype::IPV4;
+                let known = plain && self.services.is_tunnel(server, TunnelKind::Gre);
+                known.then_some(GRE_HEADER + if flags & GRE_CSUM != 0 { 4 } else { 0 })?
+            }
+            _ => return None,
+        };
+        let inner = at + quoted.l4 + skip;
+        let ip = pkt.ip().get(inner..)?;
+        let inside = A::quoted(ip)?;
+        if !is_balanced(inside.proto) {
+            return None;
+        }
+        let (cport, vport) = ports(ip.get(inside.l4..)?)?;
+        let key = Key { proto: inside.proto, caddr: inside.src, cport, vaddr: inside.dst, vport };
+        Some(Tunnelled { key, inner, dont_fragment: inside.dont_fragment })
+    }
+
+    /// Tells the client of an error about the outside of the tunnel that its packet went through.
+    pub(crate) fn tunnel_error<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        mut pkt: Packet<F>,
+        about: Tunnelled<A>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let Some(id) = self.find_in(&about.key) else { return Some(pkt) };
+        let dest = A::table(self).get(id).and_then(|record| record.dest());
+        let at = pkt.l3 + usize::from(pkt.info.l4_offset);
+        if !add_frame(Sum::new(), &pkt.frame, at).is_valid() {
+            return self.discard(pkt, Drop::BadChecksum);
+        }
+        let error = pkt.transport();
+        let (kind, code) = (error[icmp::TYPE], error[icmp::CODE]);
+        let mut rest = [error[4], error[5], error[6], error[7]];
+        if (kind, code) == (icmp::v4::DEST_UNREACH, icmp::v4::FRAG_NEEDED) {
+            let told = u16::from_be_bytes([rest[2], rest[3]]);
+            let (mtu, over) = self.learn_path_mtu(now, dest, told);
+            if !about.dont_fragment {
+                return self.discard(pkt, Drop::PathMtu);
+            }
+            let left = if usize::from(mtu) > usize::from(MIN_MTU_V4) + over { mtu - over as u16 } else { mtu };
+            rest = u32::from(left).to_be_bytes();
+        }
+        let len = pkt.len() - about.inner;
+        self.account(dest, len, Direction::Output);
+        let start = pkt.l3 + about.inner;
+        let rx = pkt.rx;
+        let inner = pkt.frame.head_mut().get(start..).unwrap_or_default();
+        self.net.icmp_error(now, &rx, inner, IcmpKind::Raw { kind, code, rest }, io);
+        self.net.counters.done(crate::verdict::Verdict::Answered);
+        None
+    }
+
+    /// Keeps what a router said of the way to a dest for ten minutes, as the kernel does (`ip_rt_mtu_expires`). Returns the
+    /// way's MTU now, and what of it the tunnel takes.
+    fn learn_path_mtu(&mut self, now: Time, dest: Option<DestId>, told: u16) -> (u16, usize) {
+        let Some(entry) = dest.and_then(|id| self.services.dest_mut(id)) else { return (told, 20) };
+        entry.learn_path_mtu(now, told);
+        (entry.path_mtu(now).min(told), overhead(&entry.spec))
+    }
+}
+
+/// A source port from the range that the kernel takes for its own (32768 to 60999), by connection.
+fn entropy<A: crate::family::Family>(path: &Path<A>) -> u16 {
+    let mut hash = u32::from(path.client.port) << 16 | u32::from(path.virt.port);
+    for byte in path.client.addr.as_ref() {
+        hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
+    }
+    32768 + (hash % 28232) as u16
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn congestion_experienced_becomes_ect0_outside() {
+        assert_eq!(outer_tos(0xbb), 0xba);
+        assert_eq!(outer_tos(0xba), 0xba);
+        assert_eq!(outer_tos(0xb9), 0xb9);
+        assert_eq!(outer_tos(0x00), 0x00);
+    }
+}

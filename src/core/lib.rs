@@ -3,10 +3,12 @@
 
 pub mod conn;
 pub mod family;
+pub mod net;
 pub mod sched;
 pub mod spec;
 pub mod state;
 pub mod types;
+pub mod verdict;
 
 pub use spec::*;
 pub use types::*;

@@ -1,0 +1,360 @@
+//! ICMP errors of our own, as the kernel's `icmp_send` and `icmp6_send` make them: when to send one, from which address, how
+//! much to quote. Translating the errors of others is IPVS's business, not ours.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ripvs_packet::checksum::{self, Sum};
+use ripvs_packet::icmp::{self, v4, v6};
+use ripvs_packet::ipv4::Ipv4;
+use ripvs_packet::ipv6::Ipv6;
+use ripvs_packet::{ipv4, ipv6, Frame, PacketIo};
+
+use super::echo::TTL;
+use super::iface::MacKind;
+use super::ingress::Ingress;
+use super::route::{source_for, LocalKind, RouteHit};
+use super::Net;
+use crate::types::{proto, Time};
+use crate::verdict::{Drop, Verdict};
+
+/// Room for the longest error.
+pub(super) const SCRATCH: usize = ipv6::MIN_MTU;
+/// The longest ICMP error for IPv4 (RFC 1812 section 4.3.2.3).
+const V4_MAX: usize = 576;
+/// What an error's quotation comes after.
+const V4_QUOTE: usize = ipv4::HEADER_LEN + icmp::HEADER_LEN;
+const V6_QUOTE: usize = ipv6::HEADER_LEN + icmp::HEADER_LEN;
+/// Precedence "internetwork control", which errors have (RFC 1812 section 4.3.2.5).
+const INTERNETWORK_CONTROL: u8 = 0xc0;
+/// The bits of the offending packet's type of service that an error keeps (`RT_TOS`).
+const TOS_KEPT: u8 = 0x1e;
+
+/// What to tell the sender of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IcmpKind {
+    /// No route to the destination (IPv4: net unreachable).
+    NoRoute,
+    /// The destination, or the router to it, does not answer (IPv6: address unreachable).
+    HostUnreachable,
+    /// Nobody takes the protocol; `pointer` is where its number lies (IPv6).
+    ProtocolUnreachable {
+        /// Offset in bytes from the start of the IP header.
+        pointer: u16,
+    },
+    /// Nobody takes the port.
+    PortUnreachable,
+    /// Forbidden by an operator.
+    Prohibited,
+    /// The packet is link-local and would have to leave its link (IPv6: beyond scope of source address).
+    BeyondScope,
+    /// Larger than this MTU, in bytes, and not to be fragmented.
+    TooBig(u16),
+    /// TTL or hop limit used up.
+    TtlExceeded,
+    /// Not all fragments came in time.
+    ReassemblyTimeExceeded,
+    /// Something in the packet cannot be read.
+    ParamProblem {
+        /// The ICMP code.
+        code: u8,
+        /// Offset in bytes from the start of the IP header.
+        pointer: u16,
+    },
+}
+
+impl IcmpKind {
+    /// Type, code, and the four bytes behind the checksum.
+    fn v4(self) -> (u8, u8, u32) {
+        match self {
+            IcmpKind::NoRoute => (v4::DEST_UNREACH, v4::NET_UNREACH, 0),
+            IcmpKind::HostUnreachable | IcmpKind::BeyondScope => {
+                (v4::DEST_UNREACH, v4::HOST_UNREACH, 0)
+            }
+            IcmpKind::ProtocolUnreachable { .. } => (v4::DEST_UNREACH, v4::PROT_UNREACH, 0),
+            IcmpKind::PortUnreachable => (v4::DEST_UNREACH, v4::PORT_UNREACH, 0),
+            // "Communication administratively prohibited" (RFC 1812 section 5.2.7.1).
+            IcmpKind::Prohibited => (v4::DEST_UNREACH, 13, 0),
+            IcmpKind::TooBig(mtu) => (v4::DEST_UNREACH, v4::FRAG_NEEDED, u32::from(mtu)),
+            IcmpKind::TtlExceeded => (v4::TIME_EXCEEDED, v4::TTL_EXCEEDED, 0),
+            IcmpKind::ReassemblyTimeExceeded => (v4::TIME_EXCEEDED, v4::FRAG_TIME_EXCEEDED, 0),
+            IcmpKind::ParamProblem { code, pointer } => {
+                (v4::PARAM_PROBLEM, code, u32::from(pointer) << 24)
+            }
+        }
+    }
+
+    /// Type, code, and the four bytes behind the checksum.
+    fn v6(self) -> (u8, u8, u32) {
+        match self {
+            IcmpKind::NoRoute => (v6::DEST_UNREACH, v6::NO_ROUTE, 0),
+            IcmpKind::HostUnreachable => (v6::DEST_UNREACH, v6::ADDR_UNREACH, 0),
+            IcmpKind::ProtocolUnreachable { pointer } => (
+                v6::PARAM_PROBLEM,
+                v6::UNKNOWN_NEXT_HEADER,
+                u32::from(pointer),
+            ),
+            IcmpKind::PortUnreachable => (v6::DEST_UNREACH, v6::PORT_UNREACH, 0),
+            // Codes 1 and 2 of RFC 4443 section 3.1.
+            IcmpKind::Prohibited => (v6::DEST_UNREACH, 1, 0),
+            IcmpKind::BeyondScope => (v6::DEST_UNREACH, 2, 0),
+            IcmpKind::TooBig(mtu) => (v6::PACKET_TOO_BIG, 0, u32::from(mtu)),
+            IcmpKind::TtlExceeded => (v6::TIME_EXCEEDED, v6::HOP_LIMIT_EXCEEDED, 0),
+            IcmpKind::ReassemblyTimeExceeded => (v6::TIME_EXCEEDED, v6::FRAG_TIME_EXCEEDED, 0),
+            IcmpKind::ParamProblem { code, pointer } => {
+                (v6::PARAM_PROBLEM, code, u32::from(pointer))
+            }
+        }
+    }
+
+    /// Whether it is an error about something in the packet that its sender must hear of even where it went to a group.
+    fn for_multicast(self) -> bool {
+        matches!(
+            self,
+            IcmpKind::TooBig(_)
+                | IcmpKind::ParamProblem {
+                    code: v6::UNKNOWN_OPTION,
+                    ..
+                }
+        )
+    }
+}
+
+/// The packet that an error is about, as its quotation shall show it.
+pub struct Offender<'a, F> {
+    frame: &'a F,
+    l3: usize,
+    rx: Option<&'a Ingress>,
+    src: Option<IpAddr>,
+}
+
+impl<'a, F: Frame> Offender<'a, F> {
+    /// The packet that begins `l3` bytes into the frame.
+    pub fn new(frame: &'a F, l3: usize) -> Self {
+        Offender {
+            frame,
+            l3,
+            rx: None,
+            src: None,
+        }
+    }
+
+    /// It came in so. Nothing is told about frames to groups of stations, and IPv6 takes the error's source from the
+    /// interface where it can.
+    pub fn from(mut self, rx: &'a Ingress) -> Self {
+        self.rx = Some(rx);
+        self
+    }
+
+    /// The error is to come from this address, whatever the rule says (a packet that a firewall mark made ours).
+    pub fn told_by(mut self, src: IpAddr) -> Self {
+        self.src = Some(src);
+        self
+    }
+}
+
+impl<F: Frame> Net<F> {
+    /// Tells the sender of a packet what became of it. Returns whether an error was made: not for errors, non-first
+    /// fragments, broadcasts, groups, senders that are no single host, senders without a route, and beyond the limit. The
+    /// offending frame and its verdict stay with the caller.
+    ///
+    /// The error comes from the packet's destination where that is ours (a VIP), else from the address we have towards its
+    /// sender (`icmp_errors_use_inbound_ifaddr` is off).
+    pub fn icmp_error<IO: PacketIo<Frame = F>>(
+        &mut self,
+        now: Time,
+        about: Offender<'_, F>,
+        kind: IcmpKind,
+        io: &mut IO,
+    ) -> bool {
+        let mut first = [0];
+        about.frame.copy_to(about.l3, &mut first);
+        let made = match first[0] >> 4 {
+            4 => self.make_v4(now, &about, kind),
+            6 => self.make_v6(now, &about, kind),
+            _ => None,
+        };
+        let Some((len, hit)) = made else {
+            return false;
+        };
+        self.counters.generated += 1;
+        match io.alloc(&self.scratch[..len]) {
+            Some(frame) => {
+                self.send_l3(now, frame, 0, &hit, io);
+            }
+            None => self.counters.done(Verdict::Dropped(Drop::NoMemory)),
+        }
+        true
+    }
+
+    /// ICMP errors held back by the limit.
+    pub fn icmp_limited(&self) -> u64 {
+        self.limiter.refused
+    }
+
+    fn limited(&mut self, now: Time, to: IpAddr, kind: IcmpKind) -> bool {
+        !matches!(kind, IcmpKind::TooBig(_)) && !self.limiter.allow(now, to)
+    }
+
+    /// Puts an error for an IPv4 packet together in `scratch`.
+    fn make_v4(
+        &mut self,
+        now: Time,
+        about: &Offender<'_, F>,
+        kind: IcmpKind,
+    ) -> Option<(usize, RouteHit)> {
+        if about.rx.is_some_and(|rx| rx.mac != MacKind::Host) {
+            return None;
+        }
+        let copied = about
+            .frame
+            .copy_to(about.l3, &mut self.scratch[V4_QUOTE..V4_MAX]);
+        let quoted = &self.scratch[V4_QUOTE..V4_QUOTE + copied];
+        let header = Ipv4::new(quoted)?;
+        let (src, dst) = (Ipv4Addr::from(header.src()), Ipv4Addr::from(header.dst()));
+        let tos = header.tos() & TOS_KEPT | INTERNETWORK_CONTROL;
+        let whole = usize::from(header.total_len());
+        if header.fragment() & ipv4::OFFSET_MASK != 0 {
+            return None;
+        }
+        if header.protocol() == proto::ICMP {
+            // About any but the known questions and answers nothing is told.
+            let inner = *quoted.get(header.header_len())?;
+            if !matches!(inner, v4::ECHO_REPLY | v4::ECHO | 13..=18) {
+                return None;
+            }
+        }
+        let to_all = |a: Ipv4Addr| {
+            a.is_broadcast()
+                || a.is_multicast()
+                || self.routes.local(a.into()) == Some(LocalKind::Broadcast)
+        };
+        if to_all(dst) || to_all(src) || src.is_unspecified() || src.is_loopback() {
+            return None;
+        }
+        let told_by = match about.src {
+            Some(IpAddr::V4(own)) => Some(own),
+            _ => self.is_local(dst.into()).then_some(dst),
+        };
+        let hit = self.route_back(about.rx, src.into(), told_by.map(IpAddr::V4))?;
+        let from = match told_by {
+            Some(own) => own,
+            None => match source_for(&self.ifaces, src.into(), &hit)? {
+                IpAddr::V4(own) => own,
+                IpAddr::V6(_) => return None,
+            },
+        };
+        if self.limited(now, src.into(), kind) {
+            return None;
+        }
+        let most = V4_MAX.min(usize::from(hit.mtu)).checked_sub(V4_QUOTE)?;
+        let len = V4_QUOTE + copied.min(whole).min(most);
+        let header = ipv4::build(&ipv4::NewHeader {
+            tos,
+            total_len: len as u16,
+            id: self.next_ip_id(),
+            fragment: 0,
+            ttl: TTL,
+            protocol: proto::ICMP,
+            src: from.octets(),
+            dst: src.octets(),
+        });
+        self.scratch[..ipv4::HEADER_LEN].copy_from_slice(&header);
+        self.fill_icmp(ipv4::HEADER_LEN, len, kind.v4(), Sum::new());
+        Some((len, hit))
+    }
+
+    /// Puts an error for an IPv6 packet together in `scratch`.
+    fn make_v6(
+        &mut self,
+        now: Time,
+        about: &Offender<'_, F>,
+        kind: IcmpKind,
+    ) -> Option<(usize, RouteHit)> {
+        let copied = about.frame.copy_to(about.l3, &mut self.scratch[V6_QUOTE..]);
+        let quoted = &self.scratch[V6_QUOTE..V6_QUOTE + copied];
+        let header = Ipv6::new(quoted)?;
+        let (src, dst) = (Ipv6Addr::from(header.src()), Ipv6Addr::from(header.dst()));
+        let whole = match usize::from(header.payload_len()) {
+            0 => copied,
+            payload => ipv6::HEADER_LEN + payload,
+        };
+        let to_group = dst.is_multicast() || about.rx.is_some_and(|rx| rx.mac != MacKind::Host);
+        if to_group && !kind.for_multicast() {
+            return None;
+        }
+        if src.is_unspecified() || src.is_multicast() || src.is_loopback() {
+            return None;
+        }
+        if is_icmpv6_error(quoted, whole) {
+            return None;
+        }
+        let told_by = match about.src {
+            Some(IpAddr::V6(own)) => Some(own),
+            _ => (!to_group && self.is_local(dst.into())).then_some(dst),
+        };
+        let hit = self.route_back(about.rx, src.into(), told_by.map(IpAddr::V6))?;
+        let from = match told_by {
+            Some(own) => own,
+            None => {
+                // As if sent by the interface that it came in by, wherever the way back leads.
+                let as_if = RouteHit {
+                    iface: about.rx.map_or(hit.iface, |rx| rx.iface),
+                    ..hit
+                };
+                match source_for(&self.ifaces, src.into(), &as_if)? {
+                    IpAddr::V6(own) => own,
+                    IpAddr::V4(_) => return None,
+                }
+            }
+        };
+        if self.limited(now, src.into(), kind) {
+            return None;
+        }
+        let len = V6_QUOTE + copied.min(whole);
+        let payload_len = (len - ipv6::HEADER_LEN) as u16;
+        let (from, to) = (from.octets(), src.octets());
+        let header = ipv6::build(&ipv6::NewHeader {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len,
+            next_header: proto::ICMPV6,
+            hop_limit: TTL,
+            src: from,
+            dst: to,
+        });
+        self.scratch[..ipv6::HEADER_LEN].copy_from_slice(&header);
+        let pseudo = checksum::pseudo_v6(&from, &to, proto::ICMPV6, u32::from(payload_len));
+        self.fill_icmp(ipv6::HEADER_LEN, len, kind.v6(), pseudo);
+        Some((len, hit))
+    }
+
+    /// Writes the ICMP header at `at` before a quotation that ends at `end`.
+    fn fill_icmp(&mut self, at: usize, end: usize, what: (u8, u8, u32), pseudo: Sum) {
+        let message = &mut self.scratch[at..end];
+        message[icmp::TYPE] = what.0;
+        message[icmp::CODE] = what.1;
+        message[icmp::CHECKSUM..icmp::REST].fill(0);
+        message[icmp::REST..icmp::HEADER_LEN].copy_from_slice(&what.2.to_be_bytes());
+        let check = pseudo.and(message).checksum();
+        message[icmp::CHECKSUM..icmp::REST].copy_from_slice(&check.to_be_bytes());
+    }
+}
+
+/// Whether a packet is an ICMPv6 error, or one of which that cannot be told (`is_ineligible`).
+fn is_icmpv6_error(packet: &[u8], whole: usize) -> bool {
+    let Ok(upper) = ipv6::walk(packet, whole) else {
+        return false;
+    };
+    if upper.protocol != proto::ICMPV6 {
+        return false;
+    }
+    let later_fragment = upper
+        .fragment
+        .and_then(|at| ipv6::Fragment::at(packet, at))
+        .is_some_and(|fragment| fragment.offset() != 0);
+    match packet.get(upper.offset) {
+        _ if later_fragment => false,
+        Some(&kind) => v6::is_error(kind),
+        None => true,
+    }
+}

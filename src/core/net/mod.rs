@@ -1,0 +1,206 @@
+//! The network layer of one worker: interfaces, routes, neighbours, and what a router does with packets that are not IPVS's.
+//! Shares nothing; with several workers, one of them (the resolver) asks for neighbours and tells the others by [`NetMsg`].
+//!
+//! A packet's way, as `datapath` walks it:
+//!
+//! | step | by |
+//! |---|---|
+//! | which interface, is the frame for us | [`Net::ingress`] |
+//! | ARP | [`Net::arp_input`] |
+//! | IP: ours, another's, or nobody's | [`Net::classify`] |
+//! | ours, and not IPVS's: echo, neighbour discovery, the host's | [`Net::local_input`] |
+//! | another's | [`Net::forward`] |
+//! | a packet of our own making, or IPVS's after rewriting | [`Net::route`], [`Net::send_l3`] or [`Net::send_cached`] |
+//! | an error to tell its sender | [`Net::icmp_error`] |
+//! | from the host behind a port | [`Net::companion_input`] |
+//! | time passes | [`Net::tick`] |
+//!
+//! **Counting.** Whatever takes a frame by value ends it: it counts the frame's verdict in [`Net::counters`], or counts it as
+//! held and the verdict later. What returns an error leaves the frame and its verdict to the caller. Frames made here are
+//! counted as generated here. The caller counts `received`.
+
+mod arp;
+mod control;
+mod echo;
+mod forward;
+mod icmp;
+mod iface;
+mod ingress;
+mod limit;
+mod lpm;
+mod nd;
+mod neigh;
+mod route;
+mod send;
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+
+use ripvs_packet::Frame;
+
+pub use control::{NetDelta, NetMsg};
+pub use icmp::{IcmpKind, Offender};
+pub use iface::{IfAddr, Iface, Ifaces, Mac, MacKind, LO, MAC_BROADCAST};
+pub use ingress::{DstKind, Ingress};
+pub use limit::IcmpLimit;
+pub use lpm::{common_prefix, Lpm, Prefix};
+pub use neigh::{Heard, Neigh, NeighId, Neighbours, Nud, Replace};
+pub use route::{is_link_local, source_for, LocalKind, RouteError, RouteHit, RouteSpec, Routes};
+pub use send::Sent;
+
+use crate::types::{IfaceId, Time};
+use crate::verdict::{Counters, Verdict};
+use limit::Limiter;
+
+/// Settings and bounds of the network layer.
+#[derive(Clone, Debug)]
+pub struct NetConfig {
+    /// Whether this worker asks for neighbours and announces addresses: true for one worker of all.
+    pub resolver: bool,
+    /// Most neighbour entries, up to 65,535.
+    pub neigh_max: usize,
+    /// Most packets that wait for one neighbour; the oldest gives way.
+    pub neigh_queue: usize,
+    /// Most packets that wait for all neighbours together.
+    pub neigh_waiting_max: usize,
+    /// The limit on ICMP errors, `None` for no limit.
+    pub icmp_limit: Option<IcmpLimit>,
+}
+
+impl Default for NetConfig {
+    fn default() -> Self {
+        NetConfig {
+            resolver: true,
+            neigh_max: 4096,
+            neigh_queue: 3,
+            neigh_waiting_max: 1024,
+            icmp_limit: Some(IcmpLimit::default()),
+        }
+    }
+}
+
+/// What became of a frame that was taken in. It is counted already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It has its verdict.
+    Done(Verdict),
+    /// It, or the answer it was made into, waits for a neighbour.
+    Held,
+}
+
+/// The network layer of one worker.
+pub struct Net<F: Frame> {
+    /// Every packet's verdict.
+    pub counters: Counters,
+    ifaces: Ifaces,
+    routes: Routes,
+    neighs: Neighbours<F>,
+    config: NetConfig,
+    limiter: Limiter,
+    outbox: VecDeque<NetMsg>,
+    /// Messages that found no room in the outbox; their subjects are asked for again by timers.
+    outbox_overflows: u64,
+    /// Addresses to announce: when, how often still, where.
+    announce: VecDeque<Announcement>,
+    /// Identification of the next IPv4 packet of our own.
+    ip_id: u16,
+    /// Where packets of our own are put together.
+    scratch: Box<[u8; icmp::SCRATCH]>,
+}
+
+/// An address to be announced by gratuitous ARP or an unsolicited neighbour advertisement.
+struct Announcement {
+    due: Time,
+    left: u8,
+    iface: IfaceId,
+    addr: IpAddr,
+}
+
+/// How often an address is announced, a second apart: the second and third are for switches and hosts that missed one.
+const ANNOUNCEMENTS: u8 = 3;
+
+/// Most messages that wait to be taken by [`Net::take_msg`].
+const OUTBOX_MAX: usize = 1024;
+
+impl<F: Frame> Net<F> {
+    /// A network layer with lo alone.
+    pub fn new(config: NetConfig) -> Self {
+        Net {
+            counters: Counters::default(),
+            ifaces: Ifaces::default(),
+            routes: Routes::default(),
+            neighs: Neighbours::new(config.neigh_max),
+            limiter: Limiter::new(config.icmp_limit),
+            config,
+            outbox: VecDeque::with_capacity(OUTBOX_MAX),
+            outbox_overflows: 0,
+            announce: VecDeque::new(),
+            ip_id: 1,
+            scratch: Box::new([0; icmp::SCRATCH]),
+        }
+    }
+
+    /// The interfaces.
+    pub fn ifaces(&self) -> &Ifaces {
+        &self.ifaces
+    }
+
+    /// The routes.
+    pub fn routes(&self) -> &Routes {
+        &self.routes
+    }
+
+    /// The neighbours.
+    pub fn neighbours(&self) -> &Neighbours<F> {
+        &self.neighs
+    }
+
+    /// Changes whenever interfaces, addresses or routes do: a [`RouteHit`] or [`NeighId`] kept from another generation must
+    /// be looked up again.
+    #[inline]
+    pub fn generation(&self) -> u32 {
+        self.routes.generation()
+    }
+
+    /// The way to `dst`, for packets from `src` where that is known (routes with `from`). `None`: no route, or `dst` is a
+    /// connected network's broadcast address.
+    #[inline]
+    pub fn route(&self, dst: IpAddr, src: Option<IpAddr>) -> Option<RouteHit> {
+        self.routes.lookup(dst, src)
+    }
+
+    /// Whether `addr` is ours: an interface's address, in a prefix on lo, or a VIP.
+    #[inline]
+    pub fn is_local(&self, addr: IpAddr) -> bool {
+        self.routes.local(addr) == Some(LocalKind::Unicast)
+    }
+
+    /// The source address of a packet that we send to `dst` by this way; `None` where we have none of its family.
+    pub fn source_for(&self, dst: IpAddr, hit: &RouteHit) -> Option<IpAddr> {
+        source_for(&self.ifaces, dst, hit)
+    }
+
+    /// The identification for another IPv4 packet of our own making.
+    pub fn next_ip_id(&mut self) -> u16 {
+        self.ip_id = self.ip_id.wrapping_add(1);
+        self.ip_id
+    }
+
+    /// The next message for other workers. Where it goes: [`NetMsg::for_resolver`].
+    pub fn take_msg(&mut self) -> Option<NetMsg> {
+        self.outbox.pop_front()
+    }
+
+    /// Messages lost because nobody took them in time.
+    pub fn outbox_overflows(&self) -> u64 {
+        self.outbox_overflows
+    }
+
+    fn post(&mut self, msg: NetMsg) {
+        if self.outbox.len() < OUTBOX_MAX {
+            self.outbox.push_back(msg);
+        } else {
+            self.outbox_overflows += 1;
+        }
+    }
+}

@@ -7,7 +7,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ripvs_packet::Frame;
 
-use crate::conn::{ConnId, Endpoints, Flags, Key, NewConn};
+use crate::conn::{ConnId, Flags, Key, NewConn};
 use crate::message::{Ask, Choice, ConnRef};
 use crate::service::{Service, FTP_PORT};
 use crate::types::{DestId, Time, WorkerId};
@@ -43,7 +43,12 @@ impl TemplateKey {
             proto = 0;
             vaddr = mark_address(mark, ask.vaddr);
         }
-        TemplateKey { proto, client, vaddr, vport }
+        TemplateKey {
+            proto,
+            client,
+            vaddr,
+            vport,
+        }
     }
 }
 
@@ -53,7 +58,11 @@ fn mask(client: IpAddr, netmask: u32) -> IpAddr {
         IpAddr::V4(addr) => IpAddr::V4(Ipv4Addr::from(u32::from(addr) & netmask)),
         IpAddr::V6(addr) => {
             let bits = netmask.min(128);
-            let mask = if bits == 0 { 0 } else { u128::MAX << (128 - bits) };
+            let mask = if bits == 0 {
+                0
+            } else {
+                u128::MAX << (128 - bits)
+            };
             IpAddr::V6(Ipv6Addr::from(u128::from(addr) & mask))
         }
     }
@@ -102,7 +111,12 @@ impl<F: Frame> Worker<F> {
         };
         let port = self.services.dest(id).map_or(0, |dest| dest.spec.port);
         self.charge_new(id);
-        Choice::Dest { id, port: if port != 0 { port } else { ask.vport }, chooser: self.id, control: None }
+        Choice::Dest {
+            id,
+            port: if port != 0 { port } else { ask.vport },
+            chooser: self.id,
+            control: None,
+        }
     }
 
     fn choose_persistent<A: Tables<F>>(&mut self, now: Time, ask: &Ask) -> Choice {
@@ -115,7 +129,13 @@ impl<F: Frame> Worker<F> {
         let (Some(client), Some(vaddr)) = (A::from_ip(key.client), A::from_ip(key.vaddr)) else {
             return Choice::Nobody;
         };
-        let lookup = Key { proto: key.proto, caddr: client, cport: 0, vaddr, vport: key.vport };
+        let lookup = Key {
+            proto: key.proto,
+            caddr: client,
+            cport: 0,
+            vaddr,
+            vport: key.vport,
+        };
         let found = match &ask.call_id {
             Some(call_id) => self.calls.find(&key, call_id),
             None => {
@@ -133,7 +153,11 @@ impl<F: Frame> Worker<F> {
                 let Some(spec) = self.services.dest(dest).map(|dest| dest.spec.clone()) else {
                     return Choice::Nobody;
                 };
-                let dport = if ask.vport == own_port && own_port != FTP_PORT { spec.port } else { 0 };
+                let dport = if ask.vport == own_port && own_port != FTP_PORT {
+                    spec.port
+                } else {
+                    0
+                };
                 let mut flags = Flags::of_forward(spec.forward).with(Flags::TEMPLATE);
                 let mut pe_hash = 0;
                 if let Some(call_id) = &ask.call_id {
@@ -167,16 +191,26 @@ impl<F: Frame> Worker<F> {
             }
         };
         A::table_mut(self).touch(template, now.tick());
-        if !A::table_mut(self).get_mut(template).is_some_and(|record| record.add_controlled()) {
+        if !A::table_mut(self)
+            .get_mut(template)
+            .is_some_and(|record| record.add_controlled())
+        {
             return Choice::Refused(Drop::ConnTableFull);
         }
         let port = self.services.dest(dest).map_or(0, |dest| dest.spec.port);
         self.charge_new(dest);
         Choice::Dest {
             id: dest,
-            port: if ask.vport == own_port && port != 0 { port } else { ask.vport },
+            port: if ask.vport == own_port && port != 0 {
+                port
+            } else {
+                ask.vport
+            },
             chooser: self.id,
-            control: Some(ConnRef { worker: self.id, id: template }),
+            control: Some(ConnRef {
+                worker: self.id,
+                id: template,
+            }),
         }
     }
 
@@ -192,23 +226,25 @@ impl<F: Frame> Worker<F> {
             return dest;
         }
         self.calls.give_up(A::IS_V6, id);
-        if let Some(record) = A::table(self).get(id).filter(|record| record.vport() != GIVEN_UP) {
-            let ends = Endpoints {
-                cport: 0,
-                vport: GIVEN_UP,
-                daddr: record.daddr(),
-                dport: GIVEN_UP,
-                forward: record.forward(),
-                dest,
-            };
-            A::table_mut(self).rekey(id, &ends);
+        if A::table(self)
+            .get(id)
+            .is_some_and(|record| record.vport() != GIVEN_UP)
+        {
+            A::table_mut(self).rekey(id, |ends| {
+                ends.cport = 0;
+                ends.vport = GIVEN_UP;
+                ends.dport = GIVEN_UP;
+            });
         }
         None
     }
 
     fn pick(&mut self, now: Time, ask: &Ask) -> Option<DestId> {
         let service = self.services.get_mut(ask.service)?;
-        service.group.pick(&ask.pick_key(now)).map(|member| member.id)
+        service
+            .group
+            .pick(&ask.pick_key(now))
+            .map(|member| member.id)
     }
 
     /// A connection begins as an inactive one; its state says otherwise a moment later.
@@ -218,7 +254,13 @@ impl<F: Frame> Worker<F> {
 
     /// Takes back a choice that came to nothing: no record, or one that was there already.
     pub(crate) fn unchoose(&mut self, now: Time, choice: &Choice, v6: bool) {
-        if let Choice::Dest { id, chooser, control, .. } = choice {
+        if let Choice::Dest {
+            id,
+            chooser,
+            control,
+            ..
+        } = choice
+        {
             self.report_load(*chooser, *id, 0, -1, true);
             if let Some(control) = control {
                 self.uncontrol(now, *control, v6, false);
@@ -234,7 +276,10 @@ mod tests {
     #[test]
     fn a_client_is_masked_by_its_family_s_rule() {
         let v4: IpAddr = "198.18.7.9".parse().unwrap();
-        assert_eq!(mask(v4, 0xffff_ff00), "198.18.7.0".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            mask(v4, 0xffff_ff00),
+            "198.18.7.0".parse::<IpAddr>().unwrap()
+        );
         let v6: IpAddr = "2001:db8:1:2:3::9".parse().unwrap();
         assert_eq!(mask(v6, 64), "2001:db8:1:2::".parse::<IpAddr>().unwrap());
         assert_eq!(mask(v6, 128), v6);
@@ -243,7 +288,13 @@ mod tests {
 
     #[test]
     fn a_mark_stands_in_the_first_four_bytes_of_an_address() {
-        assert_eq!(mark_address(7, "1.2.3.4".parse().unwrap()), "0.0.0.7".parse::<IpAddr>().unwrap());
-        assert_eq!(mark_address(7, "::1".parse().unwrap()), "0:7::".parse::<IpAddr>().unwrap());
+        assert_eq!(
+            mark_address(7, "1.2.3.4".parse().unwrap()),
+            "0.0.0.7".parse::<IpAddr>().unwrap()
+        );
+        assert_eq!(
+            mark_address(7, "::1".parse().unwrap()),
+            "0:7::".parse::<IpAddr>().unwrap()
+        );
     }
 }

@@ -6,20 +6,20 @@
 //!
 //! Who takes a packet by value ends it and counts its verdict; [`Passed`] hands it back.
 
-use ripvs_packet::{Frame, PortId};
+use ripvs_packet::{parse, sctp, Frame, PortId};
 
-use crate::conn::Key;
-use crate::conn::OutKey;
+use crate::conn::{ConnId, Key, OutKey};
+use crate::family::{V4, V6};
 use crate::flow::Path;
 use crate::message::{Ask, Choice, Msg, Parcel};
-use crate::net::Ingress;
+use crate::net::{DstKind, IcmpKind};
 use crate::packet::Packet;
 use crate::related::is_balanced;
-use crate::rewrite::{translate, Ip, Side};
-use crate::family::{V4, V6};
+use crate::rewrite::{translate, End, Side};
+use crate::service::FTP_PORT;
 use crate::state::{self, Direction};
 use crate::types::{proto, Af, Time};
-use crate::verdict::Drop;
+use crate::verdict::{Drop, Held};
 use crate::worker::{Io, Tables, Worker};
 
 /// A packet handed back, to be gone on with, or `None`: it has been ended, and its verdict is counted.
@@ -33,56 +33,52 @@ impl<F: Frame> Worker<F> {
     pub fn burst(&mut self, now: Time, port: PortId, frames: &mut Vec<F>, io: &mut impl Io<F>) {
         for frame in frames.drain(..) {
             self.net.counters.received += 1;
-            self.receive(now, port, frame, io);
+            if let Some(pkt) = self.receive(now, port, frame, io) {
+                self.input(now, pkt, true, io);
+            }
         }
         self.flush(io);
     }
 
-    /// A frame from a port: what is not IP ends here, IP goes on to its owner.
-    fn receive(&mut self, now: Time, port: PortId, frame: F, io: &mut impl Io<F>) {
-        let Some(ingress) = self.net.ingress(now, port, frame, io) else { return };
-        let pkt = self.read(ingress);
-        self.input(now, pkt, true, io);
-    }
-
     /// A packet from another worker, which found that it is this one's.
     pub(crate) fn parcel(&mut self, now: Time, parcel: Parcel<F>, io: &mut impl Io<F>) {
-        let whole = parcel.max_fragment;
-        if let Some(mut pkt) = self.reopen(now, parcel, io) {
-            pkt.max_fragment = whole;
+        if let Some(pkt) = self.read(now, parcel, io) {
             self.input(now, pkt, false, io);
         }
     }
 
-    /// IP of either family. `fresh`: it came from a port, so that it may be another worker's.
+    /// IP of either family. `fresh`: nobody has asked yet which worker it is for.
     fn input(&mut self, now: Time, pkt: Packet<F>, fresh: bool, io: &mut impl Io<F>) {
         match pkt.info.family {
-            ripvs_packet::parse::Family::V4 => self.input_of::<V4>(now, pkt, fresh, io),
-            ripvs_packet::parse::Family::V6 => self.input_of::<V6>(now, pkt, fresh, io),
+            parse::Family::V4 => self.input_of::<V4>(now, pkt, fresh, io),
+            parse::Family::V6 => self.input_of::<V6>(now, pkt, fresh, io),
         }
     }
 
-    fn input_of<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, fresh: bool, io: &mut impl Io<F>) {
-        let local = self.is_ours(&pkt);
+    fn input_of<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        fresh: bool,
+        io: &mut impl Io<F>,
+    ) {
         if fresh && self.workers > 1 && self.services.enabled() {
-            let owner = self.owner_of::<A>(&pkt, local);
+            let owner = self.owner_of::<A>(&pkt);
             if owner != self.id {
                 self.hand_over(owner, pkt);
                 return;
             }
         }
-        let pkt = if pkt.info.is_fragment() && self.gathers::<A>(&pkt, local) {
-            match self.gather(now, pkt, io) {
-                Some(pkt) => pkt,
-                None => return,
+        if pkt.info.is_fragment() && self.gathers::<A>(&pkt) {
+            if let Some(whole) = self.gather(now, pkt, io) {
+                self.input_of::<A>(now, whole, true, io);
             }
-        } else {
-            pkt
-        };
-        if local {
-            self.local_in::<A>(now, pkt, io);
-        } else {
-            self.forward::<A>(now, pkt, io);
+            return;
+        }
+        match pkt.dst {
+            DstKind::Remote => self.forward::<A>(now, pkt, io),
+            DstKind::Local => self.local_in::<A>(now, pkt, io),
+            DstKind::Broadcast | DstKind::Multicast => self.to_host(now, pkt, io),
         }
     }
 
@@ -91,22 +87,26 @@ impl<F: Frame> Worker<F> {
         let passed = if !self.services.enabled() {
             Some(pkt)
         } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
-            self.related_out::<A>(now, pkt, io).and_then(|pkt| self.related_in::<A>(now, pkt, true, io))
+            self.related_out::<A>(now, pkt, io)
+                .and_then(|pkt| self.related_in::<A>(now, pkt, true, io))
         } else {
             self.request::<A>(now, pkt, io)
         };
         if let Some(pkt) = passed {
-            self.to_host::<A>(now, pkt, io);
+            self.to_host(now, pkt, io);
         }
     }
 
     /// A packet to somebody else: routed, with IPVS having a look for replies of its servers.
     fn forward<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
-        let Some((pkt, hit)) = self.route_checked::<A>(now, pkt, io) else { return };
+        let Some((pkt, hit)) = self.route_checked(now, pkt, io) else {
+            return;
+        };
         let passed = if !self.services.enabled() {
             Some(pkt)
         } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
-            self.related_in::<A>(now, pkt, false, io).and_then(|pkt| self.related_out::<A>(now, pkt, io))
+            self.related_in::<A>(now, pkt, false, io)
+                .and_then(|pkt| self.related_out::<A>(now, pkt, io))
         } else {
             self.reply::<A>(now, pkt, io)
         };
@@ -116,11 +116,18 @@ impl<F: Frame> Worker<F> {
     }
 
     /// A client's packet (`ip_vs_in`): to the dest of its connection, or of a new one.
-    fn request<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
+    fn request<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
         if !is_balanced(pkt.info.protocol) {
             return Some(pkt);
         }
-        let Some((cport, vport)) = pkt.ports() else { return Some(pkt) };
+        let Some((cport, vport)) = pkt.ports() else {
+            return Some(pkt);
+        };
         let key = Key::<A> {
             proto: keyed(pkt.info.protocol),
             caddr: A::addr(pkt.ip(), A::SRC),
@@ -135,8 +142,13 @@ impl<F: Frame> Worker<F> {
             self.end_now::<A>(now, id);
             return self.schedule::<A>(now, pkt, &key, io);
         }
-        let Some(path) = A::table(self).get(id).map(|record| Path::of(id, record)) else { return Some(pkt) };
-        if path.dest.is_some_and(|dest| !self.services.dest(dest).is_some_and(|dest| dest.available)) {
+        let Some(path) = A::table(self).get(id).map(|record| Path::of(id, record)) else {
+            return Some(pkt);
+        };
+        if path
+            .dest
+            .is_some_and(|dest| !self.services.dest(dest).is_some_and(|dest| dest.available))
+        {
             // Its server was removed: the client's packets are dropped without restarting the timer, in case it comes back.
             if self.settings.expire_nodest_conn == 0 {
                 return self.discard(pkt, Drop::DestGone);
@@ -148,7 +160,13 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Sends a packet of a connection on, counts it and takes it into the connection's state.
-    fn carry<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, path: &Path<A>, io: &mut impl Io<F>) -> Passed<F> {
+    fn carry<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        path: &Path<A>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
         self.account(path.dest, pkt.len(), Direction::Input);
         if let Some(id) = path.id {
             self.advance::<A>(now, id, &pkt, Direction::Input);
@@ -158,11 +176,13 @@ impl<F: Frame> Worker<F> {
 
     /// Whether a packet begins a connection anew under the key of one that may end (`conn_reuse_mode`, and
     /// `expire_nodest_conn` for a dest of weight 0).
-    fn reused<A: Tables<F>>(&self, id: crate::conn::ConnId, pkt: &Packet<F>) -> bool {
+    fn reused<A: Tables<F>>(&self, id: ConnId, pkt: &Packet<F>) -> bool {
         if !state::is_new_conn(pkt.signal()) {
             return false;
         }
-        let Some(record) = A::table(self).get(id) else { return false };
+        let Some(record) = A::table(self).get(id) else {
+            return false;
+        };
         let dest = record.dest().and_then(|dest| self.services.dest(dest));
         if self.settings.expire_nodest_conn != 0 && dest.is_some_and(|dest| dest.spec.weight == 0) {
             return true;
@@ -183,7 +203,10 @@ impl<F: Frame> Worker<F> {
             return Some(pkt);
         }
         let (client, vaddr) = (A::to_ip(key.caddr), A::to_ip(key.vaddr));
-        let Some(service) = self.services.find(pkt.mark, pkt.info.protocol, vaddr, key.vport) else {
+        let Some(service) = self
+            .services
+            .find(pkt.mark, pkt.info.protocol, vaddr, key.vport)
+        else {
             return Some(pkt);
         };
         if self.defence.drops_packet() {
@@ -199,24 +222,44 @@ impl<F: Frame> Worker<F> {
             cport: key.cport,
             vaddr,
             vport: key.vport,
-            mark: pkt.mark,
             call_id: None,
             inverse: false,
         };
-        if self.services.get(service).is_some_and(|service| service.persistent() && service.spec.pe_sip) {
-            match self.call_id(&pkt) {
+        if self
+            .services
+            .get(service)
+            .is_some_and(|service| service.persistent() && service.spec.pe_sip)
+        {
+            match pkt.call_id() {
                 Some(call_id) => ask.call_id = Some(call_id),
                 None => return self.discard(pkt, Drop::NoCallId),
             }
         }
-        let chooser = match self.services.get(service) {
-            Some(service) => self.chooser_of(service, &ask),
-            None => return Some(pkt),
+        self.assign::<A>(now, pkt, ask, io)
+    }
+
+    /// Has a dest chosen for a new connection: here, or at the service's chooser.
+    pub(crate) fn assign<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        ask: Ask,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let Some(service) = self.services.get(ask.service) else {
+            return Some(pkt);
         };
+        let chooser = self.chooser_of(service, &ask);
         if chooser != self.id {
-            self.net.counters.hold(crate::verdict::Held::Ring);
-            let parcel = Parcel { frame: pkt.frame, iface: pkt.iface, max_fragment: pkt.max_fragment };
-            self.post(chooser, Msg::Choose { ask, parcel, from: self.id });
+            self.net.counters.hold(Held::Ring);
+            self.post(
+                chooser,
+                Msg::Choose {
+                    ask,
+                    parcel: pkt.into_parcel(),
+                    from: self.id,
+                },
+            );
             return None;
         }
         let choice = self.choose(now, &ask);
@@ -236,6 +279,7 @@ impl<F: Frame> Worker<F> {
             Choice::Nobody => self.leave::<A>(now, pkt, ask, io),
             Choice::Refused(reason) => self.discard(pkt, *reason),
             Choice::Dest { .. } => match self.admit::<A>(now, ask, choice) {
+                Ok(path) if ask.inverse => self.relate_in(now, pkt, &path, io),
                 Ok(path) => self.carry(now, pkt, &path, io),
                 Err(reason) => self.discard(pkt, reason),
             },
@@ -243,8 +287,15 @@ impl<F: Frame> Worker<F> {
     }
 
     /// A chooser's answer about a packet of this worker's.
-    pub(crate) fn chosen(&mut self, now: Time, ask: Ask, choice: Choice, parcel: Parcel<F>, io: &mut impl Io<F>) {
-        self.net.counters.release(crate::verdict::Held::Ring);
+    pub(crate) fn chosen(
+        &mut self,
+        now: Time,
+        ask: Ask,
+        choice: Choice,
+        parcel: Parcel<F>,
+        io: &mut impl Io<F>,
+    ) {
+        self.net.counters.release(Held::Ring);
         match Af::of(ask.client) {
             Af::V4 => self.chosen_of::<V4>(now, ask, choice, parcel, io),
             Af::V6 => self.chosen_of::<V6>(now, ask, choice, parcel, io),
@@ -259,26 +310,34 @@ impl<F: Frame> Worker<F> {
         parcel: Parcel<F>,
         io: &mut impl Io<F>,
     ) {
-        let whole = parcel.max_fragment;
-        let Some(mut pkt) = self.reopen(now, parcel, io) else {
+        let Some(pkt) = self.read(now, parcel, io) else {
             self.unchoose(now, &choice, A::IS_V6);
             return;
         };
-        pkt.max_fragment = whole;
         let passed = if self.find_in(&ask.key::<A>()).is_some() {
             // An earlier packet of the same connection was answered first.
             self.unchoose(now, &choice, A::IS_V6);
-            self.request::<A>(now, pkt, io)
+            if ask.inverse {
+                self.related_in::<A>(now, pkt, true, io)
+            } else {
+                self.request::<A>(now, pkt, io)
+            }
         } else {
             self.begin::<A>(now, pkt, &ask, &choice, io)
         };
         if let Some(pkt) = passed {
-            self.to_host::<A>(now, pkt, io);
+            self.to_host(now, pkt, io);
         }
     }
 
     /// No dest can be had (`ip_vs_leave`): a marked packet may go on to its own destination, the sender of any other is told.
-    fn leave<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, ask: &Ask, io: &mut impl Io<F>) -> Passed<F> {
+    fn leave<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        ask: &Ask,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
         let service = self.services.get(ask.service);
         let marked = service.is_some_and(|service| service.mark().is_some());
         let own_port = service.map_or(0, |service| service.port());
@@ -289,18 +348,25 @@ impl<F: Frame> Worker<F> {
             };
         }
         // What is for another port of an FTP service's address is not for IPVS to refuse.
-        if own_port == crate::service::FTP_PORT && ask.vport != own_port {
+        if own_port == FTP_PORT && ask.vport != own_port {
             return Some(pkt);
         }
-        self.refuse(now, pkt, crate::net::IcmpKind::PortUnreachable, Drop::NoDest, io)
+        self.refuse(now, pkt, IcmpKind::PortUnreachable, Drop::NoDest, io)
     }
 
     /// A packet that is routed: a dest's reply becomes the virtual service's (`ip_vs_out`).
-    fn reply<A: Tables<F>>(&mut self, now: Time, mut pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
+    fn reply<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        mut pkt: Packet<F>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
         if !is_balanced(pkt.info.protocol) {
             return Some(pkt);
         }
-        let Some((sport, dport)) = pkt.ports() else { return Some(pkt) };
+        let Some((sport, dport)) = pkt.ports() else {
+            return Some(pkt);
+        };
         let saddr = A::addr(pkt.ip(), A::SRC);
         let key = OutKey::<A> {
             proto: keyed(pkt.info.protocol),
@@ -309,13 +375,26 @@ impl<F: Frame> Worker<F> {
             caddr: A::addr(pkt.ip(), A::DST),
             cport: dport,
         };
-        let found = self.find_out(&key).and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
+        let found = self
+            .find_out(&key)
+            .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
         let Some(path) = found else {
             return self.stray::<A>(now, pkt, &key, io);
         };
         let (l3, l4, protocol) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
-        let old = crate::rewrite::End { addr: saddr, port: sport };
-        if !translate(&mut pkt.frame, l3, l4, protocol, Side::Source, old, path.virt) {
+        let old = End {
+            addr: saddr,
+            port: sport,
+        };
+        if !translate(
+            &mut pkt.frame,
+            l3,
+            l4,
+            protocol,
+            Side::Source,
+            old,
+            path.virt,
+        ) {
             return self.discard(pkt, Drop::Truncated);
         }
         self.account(path.dest, pkt.len(), Direction::Output);
@@ -326,14 +405,22 @@ impl<F: Frame> Worker<F> {
     }
 
     /// A real server's packet that belongs to no connection: with `nat_icmp_send` the server is told, unless it is a reset.
-    fn stray<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, key: &OutKey<A>, io: &mut impl Io<F>) -> Passed<F> {
+    fn stray<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        key: &OutKey<A>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
         let known = self.settings.nat_icmp_send != 0
             && matches!(pkt.info.protocol, proto::TCP | proto::UDP | proto::SCTP)
-            && self.services.is_real_server(pkt.info.protocol, A::to_ip(key.saddr), key.sport);
+            && self
+                .services
+                .is_real_server(pkt.info.protocol, A::to_ip(key.saddr), key.sport);
         if !known || pkt.is_reset() {
             return Some(pkt);
         }
-        self.refuse(now, pkt, crate::net::IcmpKind::PortUnreachable, Drop::NoConn, io)
+        self.refuse(now, pkt, IcmpKind::PortUnreachable, Drop::NoConn, io)
     }
 
     /// Whether a packet of no known connection may begin one: SYN without RST, INIT, any UDP; with the sloppy settings any
@@ -341,11 +428,12 @@ impl<F: Frame> Worker<F> {
     fn may_begin(&self, pkt: &Packet<F>) -> bool {
         match pkt.signal() {
             state::Signal::Tcp(flags) => {
-                flags & state::tcp::RST == 0 && (flags & state::tcp::SYN != 0 || self.settings.sloppy_tcp != 0)
+                flags & state::tcp::RST == 0
+                    && (flags & state::tcp::SYN != 0 || self.settings.sloppy_tcp != 0)
             }
             state::Signal::Sctp(_) => match pkt.sctp_chunk() {
-                Some(ripvs_packet::sctp::chunk::INIT) => true,
-                Some(ripvs_packet::sctp::chunk::ABORT) | None => false,
+                Some(sctp::chunk::INIT) => true,
+                Some(sctp::chunk::ABORT) | None => false,
                 Some(_) => self.settings.sloppy_sctp != 0,
             },
             state::Signal::Udp => true,

@@ -17,7 +17,7 @@ pub struct Defence {
 
 impl Defence {
     /// Takes in the settings, with room for `free` more connections: at every change of them and once a second.
-    pub fn update(&mut self, settings: &Settings, free: usize) {
+    pub fn update(&mut self, settings: &Settings, free: u32) {
         let short = (free as u64) < settings.amemthresh as u64;
         let by_mode = |mode: i32| match mode {
             0 => false,
@@ -27,7 +27,9 @@ impl Defence {
         self.secure_tcp = by_mode(settings.secure_tcp);
         self.drop_entries = by_mode(settings.drop_entry);
         let rate = match settings.drop_packet {
-            1 | 2 if short => settings.amemthresh as u64 / (settings.amemthresh as u64 - free as u64),
+            1 | 2 if short => {
+                settings.amemthresh as u64 / (settings.amemthresh as u64 - free as u64)
+            }
             3 => settings.am_droprate as u64,
             _ => 0,
         };
@@ -71,7 +73,11 @@ mod tests {
 
     #[test]
     fn mode_3_drops_one_packet_in_am_droprate() {
-        let settings = Settings { drop_packet: 3, am_droprate: 10, ..Settings::default() };
+        let settings = Settings {
+            drop_packet: 3,
+            am_droprate: 10,
+            ..Settings::default()
+        };
         let mut defence = Defence::default();
         defence.update(&settings, 1_000_000);
         assert_eq!(dropped(&mut defence, 1000), 100);
@@ -79,13 +85,35 @@ mod tests {
 
     #[test]
     fn mode_1_defends_only_when_room_is_short_and_the_more_the_shorter() {
-        let settings = Settings { drop_packet: 1, secure_tcp: 1, drop_entry: 1, ..Settings::default() };
+        let settings = Settings {
+            drop_packet: 1,
+            secure_tcp: 1,
+            drop_entry: 1,
+            ..Settings::default()
+        };
         let mut defence = Defence::default();
         defence.update(&settings, 1024);
-        assert_eq!((dropped(&mut defence, 100), defence.secure_tcp(), defence.drops_entries()), (0, false, false));
+        assert_eq!(
+            (
+                dropped(&mut defence, 100),
+                defence.secure_tcp(),
+                defence.drops_entries()
+            ),
+            (0, false, false)
+        );
         defence.update(&settings, 512);
-        assert_eq!((dropped(&mut defence, 100), defence.secure_tcp(), defence.drops_entries()), (50, true, true));
+        assert_eq!(
+            (
+                dropped(&mut defence, 100),
+                defence.secure_tcp(),
+                defence.drops_entries()
+            ),
+            (50, true, true)
+        );
         defence.update(&settings, 2048);
-        assert_eq!((dropped(&mut defence, 100), defence.secure_tcp()), (0, false));
+        assert_eq!(
+            (dropped(&mut defence, 100), defence.secure_tcp()),
+            (0, false)
+        );
     }
 }

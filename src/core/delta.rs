@@ -3,13 +3,13 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use crate::mark::MarkRule;
+use crate::mark::MarkTable;
+use crate::net::{Mac, NetDelta};
 use crate::sched::mh;
 use crate::settings::Settings;
 use crate::spec::{DestSpec, ServiceSpec};
-use crate::state::Timeouts;
 use crate::tally::Tally;
-use crate::types::{DestId, ServiceId};
+use crate::types::{DestId, IfaceId, ServiceId};
 
 /// One change of what a worker knows. Ids are the control thread's to give; a change about an id that the worker does not
 /// know has no effect.
@@ -83,11 +83,9 @@ pub enum Delta {
         udp: u32,
     },
     /// All mark rules, compiled.
-    Marks(Arc<crate::mark::MarkTable>),
-    /// TCP ports on which the FTP helper listens for control connections; none: it is off.
-    FtpPorts(Arc<[u16]>),
+    Marks(Arc<MarkTable>),
     /// A change of the network layer.
-    Net(crate::net::NetDelta),
+    Net(NetDelta),
 }
 
 /// What the control thread asks of a worker; answered between bursts, a bounded piece at a time.
@@ -115,7 +113,20 @@ pub enum Answer {
         next: Option<u64>,
     },
     /// The neighbour table.
-    Neighbours(Vec<crate::net::NeighEntry>),
+    Neighbours(Vec<NeighEntry>),
+}
+
+/// A neighbour as listings show it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NeighEntry {
+    /// The interface it is on.
+    pub iface: IfaceId,
+    /// Its address.
+    pub addr: IpAddr,
+    /// Its MAC address, where it is known.
+    pub mac: Option<Mac>,
+    /// Its state's name, as `ip neigh` has it.
+    pub state: &'static str,
 }
 
 /// A connection as listings show it.

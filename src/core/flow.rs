@@ -36,9 +36,18 @@ impl<A: crate::family::Family> Path<A> {
     /// The path of a connection on record.
     pub fn of(id: ConnId, record: &Record<A>) -> Path<A> {
         Path {
-            client: End { addr: record.caddr(), port: record.cport() },
-            virt: End { addr: record.vaddr(), port: record.vport() },
-            server: End { addr: record.daddr(), port: record.dport() },
+            client: End {
+                addr: record.caddr(),
+                port: record.cport(),
+            },
+            virt: End {
+                addr: record.vaddr(),
+                port: record.vport(),
+            },
+            server: End {
+                addr: record.daddr(),
+                port: record.dport(),
+            },
             forward: record.forward(),
             dest: record.dest(),
             id: Some(id),
@@ -48,8 +57,19 @@ impl<A: crate::family::Family> Path<A> {
 
 impl<F: Frame> Worker<F> {
     /// Makes the connection that a chooser chose a dest for. A one-packet one leaves no record.
-    pub(crate) fn admit<A: Tables<F>>(&mut self, now: Time, ask: &Ask, choice: &Choice) -> Result<Path<A>, Drop> {
-        let Choice::Dest { id, port, chooser, control } = choice else {
+    pub(crate) fn admit<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        ask: &Ask,
+        choice: &Choice,
+    ) -> Result<Path<A>, Drop> {
+        let Choice::Dest {
+            id,
+            port,
+            chooser,
+            control,
+        } = choice
+        else {
             return Err(Drop::NoDest);
         };
         let key = ask.key::<A>();
@@ -58,24 +78,49 @@ impl<F: Frame> Worker<F> {
             return Err(Drop::NoDest);
         };
         let one_packet = ask.proto == proto::UDP
-            && self.services.get(ask.service).is_some_and(|s| s.spec.flags & service_flags::ONE_PACKET != 0);
+            && self
+                .services
+                .get(ask.service)
+                .is_some_and(|s| s.spec.flags & service_flags::ONE_PACKET != 0);
         let forward = dest.spec.forward;
         let new = NewConn {
             dest: Some(*id),
             service: Some(ask.service),
-            control: control.map(|at| Control { worker: at.worker, id: at.id }),
+            control: control.map(|at| Control {
+                worker: at.worker,
+                id: at.id,
+            }),
             chooser: *chooser,
-            ..NewConn::new(key, A::from_ip(dest.spec.addr).unwrap_or_default(), *port, Flags::of_forward(forward))
+            ..NewConn::new(
+                key,
+                A::from_ip(dest.spec.addr).unwrap_or_default(),
+                *port,
+                Flags::of_forward(forward),
+            )
         };
         let path = Path {
-            client: End { addr: key.caddr, port: key.cport },
-            virt: End { addr: key.vaddr, port: key.vport },
-            server: End { addr: new.daddr, port: *port },
+            client: End {
+                addr: key.caddr,
+                port: key.cport,
+            },
+            virt: End {
+                addr: key.vaddr,
+                port: key.vport,
+            },
+            server: End {
+                addr: new.daddr,
+                port: *port,
+            },
             forward,
             dest: Some(*id),
             id: None,
         };
-        let tallies = (dest.tally.clone(), self.services.get(ask.service).map(|service| service.tally.clone()));
+        let tallies = (
+            dest.tally.clone(),
+            self.services
+                .get(ask.service)
+                .map(|service| service.tally.clone()),
+        );
         if one_packet {
             self.unchoose(now, choice, A::IS_V6);
         }
@@ -86,7 +131,7 @@ impl<F: Frame> Worker<F> {
                 self.unchoose(now, choice, A::IS_V6);
                 return Err(Drop::ConnTableFull);
             }
-            match A::table_mut(self).insert(now.tick(), new) {
+            match A::table_mut(self).insert(now.tick(), &new) {
                 Ok(id) => Some(id),
                 Err(_) => {
                     self.unchoose(now, choice, A::IS_V6);
@@ -107,21 +152,41 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Makes the record of a connection that is sent on without a dest (`cache_bypass`).
-    pub(crate) fn admit_bypass<A: Tables<F>>(&mut self, now: Time, ask: &Ask) -> Result<Path<A>, Drop> {
+    pub(crate) fn admit_bypass<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        ask: &Ask,
+    ) -> Result<Path<A>, Drop> {
         let key = ask.key::<A>();
         let new = NewConn {
             service: Some(ask.service),
             chooser: self.id,
-            ..NewConn::new(key, A::Addr::default(), 0, Flags::of_forward(Forward::Bypass))
+            ..NewConn::new(
+                key,
+                A::Addr::default(),
+                0,
+                Flags::of_forward(Forward::Bypass),
+            )
         };
         if self.conns_left() == 0 {
             return Err(Drop::ConnTableFull);
         }
-        let id = A::table_mut(self).insert(now.tick(), new).map_err(|_| Drop::ConnTableFull)?;
+        let id = A::table_mut(self)
+            .insert(now.tick(), &new)
+            .map_err(|_| Drop::ConnTableFull)?;
         Ok(Path {
-            client: End { addr: key.caddr, port: key.cport },
-            virt: End { addr: key.vaddr, port: key.vport },
-            server: End { addr: A::Addr::default(), port: 0 },
+            client: End {
+                addr: key.caddr,
+                port: key.cport,
+            },
+            virt: End {
+                addr: key.vaddr,
+                port: key.vport,
+            },
+            server: End {
+                addr: A::Addr::default(),
+                port: 0,
+            },
             forward: Forward::Bypass,
             dest: None,
             id: Some(id),
@@ -129,9 +194,17 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Takes a packet into its connection's state, restarts its timer and keeps the dest's counts.
-    pub(crate) fn advance<A: Tables<F>>(&mut self, now: Time, id: ConnId, pkt: &Packet<F>, direction: Direction) {
+    pub(crate) fn advance<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        id: ConnId,
+        pkt: &Packet<F>,
+        direction: Direction,
+    ) {
         let (secure, timeouts) = (self.defence.secure_tcp(), self.timeouts);
-        let Some(record) = A::table_mut(self).get_mut(id) else { return };
+        let Some(record) = A::table_mut(self).get_mut(id) else {
+            return;
+        };
         let step = state::step(record, direction, pkt.signal(), &timeouts, secure);
         let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
         A::table_mut(self).touch(id, now.tick());
@@ -145,15 +218,29 @@ impl<F: Frame> Worker<F> {
             }
         }
         if let Some(control) = control.filter(|_| step.assure) {
-            self.assure::<A>(ConnRef { worker: control.worker, id: control.id });
+            self.assure::<A>(ConnRef {
+                worker: control.worker,
+                id: control.id,
+            });
         }
     }
 
     /// Counts a packet of a connection whose dest is in service (`ip_vs_in_stats`, `ip_vs_out_stats`).
     pub(crate) fn account(&mut self, dest: Option<DestId>, bytes: usize, direction: Direction) {
-        let Some(dest) = dest.and_then(|id| self.services.dest(id)).filter(|dest| dest.available) else { return };
-        let service = self.services.get(dest.service).map(|service| &service.tally);
-        for tally in [Some(&dest.tally), service, Some(&self.total)].into_iter().flatten() {
+        let Some(dest) = dest
+            .and_then(|id| self.services.dest(id))
+            .filter(|dest| dest.available)
+        else {
+            return;
+        };
+        let service = self
+            .services
+            .get(dest.service)
+            .map(|service| &service.tally);
+        for tally in [Some(&dest.tally), service, Some(&self.total)]
+            .into_iter()
+            .flatten()
+        {
             match direction {
                 Direction::Input => tally.inbound(bytes),
                 Direction::Output => tally.outbound(bytes),
@@ -180,9 +267,10 @@ impl<F: Frame> Worker<F> {
     /// Ends a connection at once, for its next packet to be scheduled anew (`ip_vs_conn_expire_now`). One that controls
     /// others stays.
     pub(crate) fn end_now<A: Tables<F>>(&mut self, now: Time, id: ConnId) {
-        let Some(record) = A::table(self).get(id) else { return };
+        let Some(record) = A::table(self).get(id) else {
+            return;
+        };
         if record.n_control() > 0 {
-            A::table_mut(self).set_timeout(id, now.tick(), DELAYED);
             return;
         }
         let gone = Gone::of(record);
@@ -216,18 +304,41 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Tells the chooser that charged a dest with a connection what became of it.
-    pub(crate) fn report_load(&mut self, chooser: WorkerId, dest: DestId, active: i32, inactive: i32, gone: bool) {
+    pub(crate) fn report_load(
+        &mut self,
+        chooser: WorkerId,
+        dest: DestId,
+        active: i32,
+        inactive: i32,
+        gone: bool,
+    ) {
         if chooser == self.id {
-            self.services.charge(dest, active, inactive, gone.then_some(false));
+            self.services
+                .charge(dest, active, inactive, gone.then_some(false));
         } else {
-            self.post(chooser, Msg::Load { dest, active, inactive, gone });
+            self.post(
+                chooser,
+                Msg::Load {
+                    dest,
+                    active,
+                    inactive,
+                    gone,
+                },
+            );
         }
     }
 
     /// Takes a connection out from under the record that controlled it.
     pub(crate) fn uncontrol(&mut self, now: Time, control: ConnRef, v6: bool, at_once: bool) {
         if control.worker != self.id {
-            self.post(control.worker, Msg::Uncontrol { control: control.id, v6, at_once });
+            self.post(
+                control.worker,
+                Msg::Uncontrol {
+                    control: control.id,
+                    v6,
+                    at_once,
+                },
+            );
         } else if v6 {
             self.uncontrol_here::<crate::family::V6>(now, control.id, at_once);
         } else {
@@ -237,7 +348,9 @@ impl<F: Frame> Worker<F> {
 
     /// A connection under a record of this worker's has ended.
     pub(crate) fn uncontrol_here<A: Tables<F>>(&mut self, now: Time, id: ConnId, at_once: bool) {
-        let Some(record) = A::table_mut(self).get_mut(id) else { return };
+        let Some(record) = A::table_mut(self).get_mut(id) else {
+            return;
+        };
         let left = record.drop_controlled();
         let dispensable = !record.has(Flags::TEMPLATE) || record.state != state::template::ASSURED;
         if at_once && left == 0 && dispensable {
@@ -248,7 +361,13 @@ impl<F: Frame> Worker<F> {
     /// Marks a template as one under which a connection was established.
     fn assure<A: Tables<F>>(&mut self, control: ConnRef) {
         if control.worker != self.id {
-            self.post(control.worker, Msg::Assure { control: control.id, v6: A::IS_V6 });
+            self.post(
+                control.worker,
+                Msg::Assure {
+                    control: control.id,
+                    v6: A::IS_V6,
+                },
+            );
         } else {
             self.assure_here::<A>(control.id);
         }
@@ -256,7 +375,10 @@ impl<F: Frame> Worker<F> {
 
     /// A connection under a template of this worker's was established.
     pub(crate) fn assure_here<A: Tables<F>>(&mut self, id: ConnId) {
-        if let Some(record) = A::table_mut(self).get_mut(id).filter(|record| record.has(Flags::TEMPLATE)) {
+        if let Some(record) = A::table_mut(self)
+            .get_mut(id)
+            .filter(|record| record.has(Flags::TEMPLATE))
+        {
             record.state = state::template::ASSURED;
         }
     }
@@ -289,7 +411,10 @@ impl Gone {
                 () => Kind::Active,
             },
             chooser: record.chooser(),
-            control: record.control().map(|at| ConnRef { worker: at.worker, id: at.id }),
+            control: record.control().map(|at| ConnRef {
+                worker: at.worker,
+                id: at.id,
+            }),
         }
     }
 }

@@ -8,7 +8,7 @@ use crate::datapath::Passed;
 use crate::flow::Path;
 use crate::net::{IcmpKind, RouteHit};
 use crate::packet::Packet;
-use crate::rewrite::{translate, Ip, Side};
+use crate::rewrite::{translate, Side};
 use crate::spec::Forward;
 use crate::types::{Af, Time};
 use crate::verdict::Drop;
@@ -28,7 +28,10 @@ impl<F: Frame> Worker<F> {
         if path.forward == Forward::Tunnel {
             return self.transmit_tunnel(now, pkt, path, error, io);
         }
-        let target = match (path.forward, path.dest.and_then(|id| self.services.dest(id))) {
+        let target = match (
+            path.forward,
+            path.dest.and_then(|id| self.services.dest(id)),
+        ) {
             (Forward::Bypass, _) => A::to_ip(path.virt.addr),
             (Forward::Route, Some(dest)) => dest.spec.addr,
             _ => A::to_ip(path.server.addr),
@@ -47,7 +50,15 @@ impl<F: Frame> Worker<F> {
         }
         if path.forward == Forward::Masq {
             let (l3, l4, proto) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
-            if !translate(&mut pkt.frame, l3, l4, proto, Side::Destination, path.virt, path.server) {
+            if !translate(
+                &mut pkt.frame,
+                l3,
+                l4,
+                proto,
+                Side::Destination,
+                path.virt,
+                path.server,
+            ) {
                 return self.discard(pkt, Drop::Truncated);
             }
         }
@@ -72,7 +83,8 @@ impl<F: Frame> Worker<F> {
         if hit.local {
             return Some((pkt, hit));
         }
-        self.prepare::<A>(now, pkt, hit.mtu, true, io).map(|pkt| (pkt, hit))
+        self.prepare::<A>(now, pkt, hit.mtu, true, io)
+            .map(|pkt| (pkt, hit))
     }
 
     /// What every way out begins with: one less TTL, and the MTU (`__ip_vs_get_out_rt`). The packet is ended, and its sender
@@ -96,7 +108,7 @@ impl<F: Frame> Worker<F> {
         };
         let whole = A::AF == Af::V6 || pkt.info.has(ripvs_packet::parse::flags::DONT_FRAGMENT);
         if size > usize::from(mtu) && whole && !error {
-            return self.refuse(now, pkt, IcmpKind::TooBig { mtu }, Drop::TooBig, io);
+            return self.refuse(now, pkt, IcmpKind::TooBig(mtu), Drop::TooBig, io);
         }
         Some(pkt)
     }
@@ -110,8 +122,15 @@ impl<F: Frame> Worker<F> {
         old: A::Addr,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        let source = if self.settings.snat_reroute != 0 { path.virt.addr } else { old };
-        match self.net.route(A::to_ip(path.client.addr), Some(A::to_ip(source))) {
+        let source = if self.settings.snat_reroute != 0 {
+            path.virt.addr
+        } else {
+            old
+        };
+        match self
+            .net
+            .route(A::to_ip(path.client.addr), Some(A::to_ip(source)))
+        {
             Some(hit) if hit.local => Some(pkt),
             Some(hit) => self.output(now, pkt, hit, io),
             None => self.discard(pkt, Drop::NoRoute),
@@ -121,12 +140,19 @@ impl<F: Frame> Worker<F> {
     /// Drops a packet.
     pub(crate) fn discard(&mut self, pkt: Packet<F>, reason: Drop) -> Passed<F> {
         drop(pkt);
-        self.net.counters.done(crate::verdict::Verdict::Dropped(reason));
+        self.net
+            .counters
+            .done(crate::verdict::Verdict::Dropped(reason));
         None
     }
 
     /// Drops a packet for which there is no way to its dest, and tells its sender.
-    pub(crate) fn unreachable(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
+    pub(crate) fn unreachable(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
         self.refuse(now, pkt, IcmpKind::HostUnreachable, Drop::NoRoute, io)
     }
 }

@@ -5,12 +5,10 @@ use ripvs_packet::parse::{self, ParseError};
 use ripvs_packet::{eth::ethertype, Frame, PortId};
 
 use crate::datapath::Passed;
-use crate::frag::{self, Gathered};
 use crate::message::{Msg, Parcel};
-use crate::net::{DstKind, IcmpKind, Ingress, RouteHit};
+use crate::net::{DstKind, IcmpKind, Offender, RouteHit};
 use crate::packet::{ports, Packet};
 use crate::related::{quoted, reply_key, request_key};
-use crate::rewrite::Ip;
 use crate::types::{proto, Af, Time, WorkerId};
 use crate::verdict::{Drop, Held, Verdict};
 use crate::worker::{Io, Tables, Worker};
@@ -20,13 +18,27 @@ const HEADERS: usize = 128;
 
 impl<F: Frame> Worker<F> {
     /// A frame from a port: what is not IP ends here.
-    pub(crate) fn receive(&mut self, now: Time, port: PortId, frame: F, io: &mut impl Io<F>) -> Passed<F> {
-        if self.net.ifaces().is_companion(port) {
+    pub(crate) fn receive(
+        &mut self,
+        now: Time,
+        port: PortId,
+        frame: F,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        if self.net.ifaces().companion_of(port).is_some() {
             self.net.companion_input(port, frame, io);
             return None;
         }
         match self.net.ingress(port, &frame) {
-            Ok(rx) => self.read(now, Parcel { frame, rx, max_fragment: 0 }, io),
+            Ok(rx) => self.read(
+                now,
+                Parcel {
+                    frame,
+                    rx,
+                    max_fragment: 0,
+                },
+                io,
+            ),
             Err(reason) => {
                 self.net.counters.done(Verdict::Dropped(reason));
                 None
@@ -36,7 +48,11 @@ impl<F: Frame> Worker<F> {
 
     /// Reads the packet of a frame that came in, perhaps by way of another worker.
     pub(crate) fn read(&mut self, now: Time, parcel: Parcel<F>, io: &mut impl Io<F>) -> Passed<F> {
-        let Parcel { mut frame, rx, max_fragment } = parcel;
+        let Parcel {
+            mut frame,
+            rx,
+            max_fragment,
+        } = parcel;
         match rx.ethertype {
             ethertype::IPV4 | ethertype::IPV6 => {}
             ethertype::ARP => {
@@ -53,10 +69,12 @@ impl<F: Frame> Worker<F> {
         let info = loop {
             match parse::parse(rx.ethertype, &frame.head()[l3..], frame.len() - l3) {
                 Ok(info) => break info,
-                Err(ParseError::HeadShort(need)) if frame.head().len() < l3 + need && frame.pull(l3 + need) => {}
+                Err(ParseError::HeadShort(need))
+                    if frame.head().len() < l3 + need && frame.pull(l3 + need) => {}
                 Err(ParseError::ParamProblem { code, pointer }) => {
-                    let kind = IcmpKind::ParamProblem { code, pointer: u32::from(pointer) };
-                    self.net.icmp_error(now, &rx, &frame.head()[l3..], kind, io);
+                    let about = Offender::new(&frame, l3).from(&rx);
+                    self.net
+                        .icmp_error(now, about, IcmpKind::ParamProblem { code, pointer }, io);
                     self.net.counters.done(Verdict::Dropped(Drop::BadOption));
                     return None;
                 }
@@ -67,7 +85,15 @@ impl<F: Frame> Worker<F> {
             }
         };
         frame.truncate(l3 + info.total_len as usize);
-        let mut pkt = Packet { frame, rx, l3, info, dst: DstKind::Remote, mark: 0, max_fragment };
+        let mut pkt = Packet {
+            frame,
+            rx,
+            l3,
+            info,
+            dst: DstKind::Remote,
+            mark: 0,
+            max_fragment,
+        };
         pkt.dst = match self.net.classify(&rx, info.src_ip(), info.dst_ip()) {
             Ok(dst) => dst,
             Err(reason) => return self.discard(pkt, reason),
@@ -82,7 +108,9 @@ impl<F: Frame> Worker<F> {
             return;
         }
         let (sport, dport) = match pkt.info.protocol {
-            proto::TCP | proto::UDP | proto::SCTP if !pkt.info.is_fragment() => ports(pkt.transport()).unwrap_or((0, 0)),
+            proto::TCP | proto::UDP | proto::SCTP if !pkt.info.is_fragment() => {
+                ports(pkt.transport()).unwrap_or((0, 0))
+            }
             _ => (0, 0),
         };
         let found = self.marks.lookup(&crate::mark::Probe {
@@ -106,7 +134,12 @@ impl<F: Frame> Worker<F> {
     pub(crate) fn owner_of<A: Tables<F>>(&self, pkt: &Packet<F>) -> WorkerId {
         let info = &pkt.info;
         if info.is_fragment() {
-            return self.owners.of_fragments(info.src_ip(), info.dst_ip(), info.frag_id, info.protocol);
+            return self.owners.of_fragments(
+                info.src_ip(),
+                info.dst_ip(),
+                info.frag_id,
+                info.protocol,
+            );
         }
         let local = pkt.dst == DstKind::Local;
         if matches!(info.protocol, proto::ICMP | proto::ICMPV6) {
@@ -114,7 +147,9 @@ impl<F: Frame> Worker<F> {
                 let at = usize::from(info.l4_offset) + ripvs_packet::icmp::HEADER_LEN;
                 if local {
                     if let Some(inner) = self.tunnelled::<A>(pkt, &quoted) {
-                        return self.owners.of_client(A::to_ip(inner.key.caddr), inner.key.cport);
+                        return self
+                            .owners
+                            .of_client(A::to_ip(inner.key.caddr), inner.key.cport);
                     }
                 }
                 let ip = pkt.ip().get(at..).unwrap_or_default();
@@ -131,9 +166,11 @@ impl<F: Frame> Worker<F> {
         }
         let ports = pkt.ports();
         if local {
-            self.owners.of_client(info.src_ip(), ports.map_or(0, |ports| ports.0))
+            self.owners
+                .of_client(info.src_ip(), ports.map_or(0, |ports| ports.0))
         } else {
-            self.owners.of_client(info.dst_ip(), ports.map_or(0, |ports| ports.1))
+            self.owners
+                .of_client(info.dst_ip(), ports.map_or(0, |ports| ports.1))
         }
     }
 
@@ -147,7 +184,10 @@ impl<F: Frame> Worker<F> {
     /// Whether a fragment is gathered here rather than routed as it is: what is ours always, IPv6 always as IPVS wants whole
     /// packets there, other IPv4 only where it may be a server's reply.
     pub(crate) fn gathers<A: Tables<F>>(&self, pkt: &Packet<F>) -> bool {
-        let balanced = matches!(pkt.info.protocol, proto::TCP | proto::UDP | proto::SCTP | proto::ICMP);
+        let balanced = matches!(
+            pkt.info.protocol,
+            proto::TCP | proto::UDP | proto::SCTP | proto::ICMP
+        );
         match pkt.dst {
             DstKind::Remote => self.services.enabled() && (A::AF == Af::V6 || balanced),
             _ => true,
@@ -156,35 +196,56 @@ impl<F: Frame> Worker<F> {
 
     /// Adds a fragment to its datagram; the datagram comes back once it is whole.
     pub(crate) fn gather(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
-        self.net.counters.hold(Held::Reassembly);
-        let (rx, info, l3) = (pkt.rx, pkt.info, pkt.l3);
-        match self.frags.push(now, rx, pkt.frame, &info, l3, io) {
-            Gathered::Held => None,
-            Gathered::Complete(whole) => {
-                self.net.counters.gathered(whole.fragments);
-                self.read(now, Parcel { frame: whole.frame, rx, max_fragment: whole.max_fragment }, io)
-            }
-            Gathered::Dropped(reason, frames) => {
-                self.net.counters.abandoned(reason, frames);
-                None
-            }
-        }
+        let _ = (now, io);
+        self.discard(pkt, Drop::ReassemblyTimeout)
     }
 
     /// Gives up fragments whose datagram was not whole in time, and tells the sender of each.
-    pub(crate) fn expire_fragments(&mut self, now: Time, io: &mut impl Io<F>) {
-        let (net, frags) = (&mut self.net, &mut self.frags);
-        frags.expire(now, |expired| {
-            net.counters.abandoned(Drop::ReassemblyTimeout, expired.fragments);
-            if let Some(first) = expired.first {
-                net.icmp_error(now, &expired.rx, &first.head()[expired.l3..], IcmpKind::ReassemblyTimeExceeded, io);
-            }
-        });
+    pub(crate) fn expire_fragments(&mut self, _now: Time, _io: &mut impl Io<F>) {}
+
+    /// What the router does first with a packet that is not ours.
+    pub(crate) fn route_checked(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        io: &mut impl Io<F>,
+    ) -> Option<(Packet<F>, RouteHit)> {
+        let Packet {
+            frame,
+            rx,
+            l3,
+            info,
+            dst,
+            mark,
+            max_fragment,
+        } = pkt;
+        let (frame, hit) = self
+            .net
+            .forward_check(now, &rx, &info, max_fragment, frame, io)
+            .ok()?;
+        Some((
+            Packet {
+                frame,
+                rx,
+                l3,
+                info,
+                dst,
+                mark,
+                max_fragment,
+            },
+            hit,
+        ))
     }
 
     /// What is ours and not IPVS's: echo, neighbour discovery, the host's.
-    pub(crate) fn to_host<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
-        let Packet { frame, rx, info, dst, .. } = pkt;
+    pub(crate) fn to_host(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
+        let Packet {
+            frame,
+            rx,
+            info,
+            dst,
+            ..
+        } = pkt;
         self.net.local_input(now, &rx, &info, dst, frame, io);
     }
 
@@ -197,19 +258,30 @@ impl<F: Frame> Worker<F> {
         reason: Drop,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        self.net.icmp_error(now, &pkt.rx, pkt.ip(), kind, io);
+        let mut about = Offender::new(&pkt.frame, pkt.l3).from(&pkt.rx);
+        if pkt.dst == DstKind::Local {
+            about = about.told_by(pkt.info.dst_ip());
+        }
+        self.net.icmp_error(now, about, kind, io);
         self.discard(pkt, reason)
     }
 
     /// Sends a packet by this way, in fragments where it must be: where it is longer than the MTU, or came in fragments.
-    pub(crate) fn output(&mut self, now: Time, pkt: Packet<F>, hit: RouteHit, io: &mut impl Io<F>) -> Passed<F> {
-        let Packet { frame, l3, max_fragment, .. } = pkt;
-        let len = frame.len() - l3;
-        if len <= usize::from(hit.mtu) && max_fragment == 0 {
-            self.net.send_l3(now, frame, l3, &hit, io);
-        } else {
-            self.net.send_fragments(now, frame, l3, max_fragment, &hit, io);
-        }
+    pub(crate) fn output(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        hit: RouteHit,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let Packet {
+            frame,
+            l3,
+            max_fragment,
+            ..
+        } = pkt;
+        self.net
+            .send_cut(now, frame, l3, max_fragment, &hit, Verdict::Forwarded, io);
         None
     }
 }

@@ -1,14 +1,38 @@
 //! The load balancer itself: services, dests, connections, schedulers, forwarding and the network layer around them.
-//! Knows neither DPDK nor threads: a [`worker`](crate) is fed bursts of frames and messages, and tested in memory.
+//! Knows neither DPDK nor threads: a [`Worker`] is fed bursts of frames and messages, and tested in memory.
+//!
+//! A packet's way is told by `datapath.rs`; what the control thread may say to a worker by `delta.rs`; what workers say to
+//! each other by `message.rs`.
 
+mod choose;
 pub mod conn;
+mod datapath;
+mod defence;
+pub mod delta;
 pub mod family;
+mod flow;
+mod forward;
+mod input;
+mod listing;
+pub mod mark;
+pub mod message;
 pub mod net;
+mod owner;
+mod packet;
+mod related;
+mod rewrite;
 pub mod sched;
+mod service;
+pub mod settings;
+mod sip;
 pub mod spec;
 pub mod state;
+pub mod tally;
+mod tunnel;
 pub mod types;
 pub mod verdict;
+mod worker;
 
 pub use spec::*;
 pub use types::*;
+pub use worker::{Io, Post, Worker, WorkerConfig};

@@ -101,14 +101,23 @@ impl MarkTable {
         let mut groups: HashMap<Shape, HashMap<Fields, Vec<u32>>> = HashMap::new();
         for (number, rule) in rules.iter().enumerate() {
             for af in [Af::V4, Af::V6] {
-                let Some((shape, fields)) = rule.place(af) else { continue };
-                groups.entry(shape).or_default().entry(fields).or_default().push(number as u32);
+                let Some((shape, fields)) = rule.place(af) else {
+                    continue;
+                };
+                groups
+                    .entry(shape)
+                    .or_default()
+                    .entry(fields)
+                    .or_default()
+                    .push(number as u32);
             }
         }
         let shapes = groups
             .into_iter()
             .map(|(shape, fields)| {
-                let ranges = fields.into_iter().map(|(fields, numbers)| (fields, Ranges::new(&rules, &numbers)));
+                let ranges = fields
+                    .into_iter()
+                    .map(|(fields, numbers)| (fields, Ranges::new(&rules, &numbers)));
                 (shape, ranges.collect())
             })
             .collect();
@@ -136,9 +145,13 @@ impl MarkTable {
                 src: masked(probe.src, shape.src_len),
                 dst: masked(probe.dst, shape.dst_len),
             };
-            let Some(ranges) = fields.get(&fields_of) else { continue };
+            let Some(ranges) = fields.get(&fields_of) else {
+                continue;
+            };
             let found = ranges.at(probe.dport).iter().find(|number| {
-                self.rules.get(**number as usize).is_some_and(|rule| within(&rule.source_ports, probe.sport))
+                self.rules
+                    .get(**number as usize)
+                    .is_some_and(|rule| within(&rule.source_ports, probe.sport))
             });
             best = best.max(found.copied());
         }
@@ -147,13 +160,20 @@ impl MarkTable {
 }
 
 fn within(ranges: &[(u16, u16)], port: u16) -> bool {
-    ranges.is_empty() || ranges.iter().any(|(low, high)| (*low..=*high).contains(&port))
+    ranges.is_empty()
+        || ranges
+            .iter()
+            .any(|(low, high)| (*low..=*high).contains(&port))
 }
 
 impl MarkRule {
     /// Where the rule goes for packets of a family; `None` where it is not for them.
     fn place(&self, af: Af) -> Option<(Shape, Fields)> {
-        let families = [self.af, self.source.map(|(a, _)| Af::of(a)), self.destination.map(|(a, _)| Af::of(a))];
+        let families = [
+            self.af,
+            self.source.map(|(a, _)| Af::of(a)),
+            self.destination.map(|(a, _)| Af::of(a)),
+        ];
         if families.into_iter().flatten().any(|family| family != af) {
             return None;
         }
@@ -163,7 +183,13 @@ impl MarkRule {
         };
         let (src, src_len) = self.source.unwrap_or((any, 0));
         let (dst, dst_len) = self.destination.unwrap_or((any, 0));
-        let shape = Shape { af, proto: self.proto.is_some(), iface: self.iface.is_some(), src_len, dst_len };
+        let shape = Shape {
+            af,
+            proto: self.proto.is_some(),
+            iface: self.iface.is_some(),
+            src_len,
+            dst_len,
+        };
         let fields = Fields {
             proto: self.proto.unwrap_or(0),
             iface: self.iface.map_or(0, |iface| iface.0),
@@ -192,7 +218,11 @@ impl Ranges {
         let from = starts
             .into_iter()
             .map(|start| {
-                let takes = |number: &&u32| ports(**number).iter().any(|(low, high)| (*low..=*high).contains(&start));
+                let takes = |number: &&u32| {
+                    ports(**number)
+                        .iter()
+                        .any(|(low, high)| (*low..=*high).contains(&start))
+                };
                 (start, numbers.iter().rev().filter(takes).copied().collect())
             })
             .collect();
@@ -226,7 +256,9 @@ mod tests {
     /// The definition: every rule in turn, the last one that matches counts.
     fn slow(rules: &[MarkRule], probe: &Probe) -> Option<u32> {
         let inside = |net: &Option<(IpAddr, u8)>, addr: IpAddr| {
-            net.is_none_or(|(a, len)| Af::of(a) == Af::of(addr) && masked(a, len) == masked(addr, len))
+            net.is_none_or(|(a, len)| {
+                Af::of(a) == Af::of(addr) && masked(a, len) == masked(addr, len)
+            })
         };
         let matching = rules.iter().filter(|r| {
             r.af.is_none_or(|af| af == Af::of(probe.dst))
@@ -285,7 +317,11 @@ mod tests {
                     sport: draw(12) as u16,
                     dport: draw(26) as u16,
                 };
-                assert_eq!(table.lookup(&probe).map(|r| r.mark), slow(&rules, &probe), "{probe:?} {rules:?}");
+                assert_eq!(
+                    table.lookup(&probe).map(|r| r.mark),
+                    slow(&rules, &probe),
+                    "{probe:?} {rules:?}"
+                );
             }
         }
     }

@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use ripvs_packet::PortId;
 
-use crate::net::{Ingress, NetMsg};
 use crate::conn::{ConnId, Key};
 use crate::family::Family;
+use crate::net::{Ingress, NetMsg};
 use crate::sched::PickKey;
 use crate::types::{DestId, ServiceId, Time, WorkerId};
 use crate::verdict::Drop;
@@ -47,8 +47,6 @@ pub struct Ask {
     pub vaddr: IpAddr,
     /// The port it was sent to.
     pub vport: u16,
-    /// Its mark, 0 for none.
-    pub mark: u32,
     /// The SIP Call-ID, where the service's persistence goes by it.
     pub call_id: Option<Vec<u8>>,
     /// Whether the packet goes the other way: it is a reply, quoted in an ICMP error (`schedule_icmp`).
@@ -70,7 +68,11 @@ impl Ask {
     /// What schedulers look at: the packet in its own terms.
     pub(crate) fn pick_key(&self, now: Time) -> PickKey {
         let (client, virt) = ((self.client, self.cport), (self.vaddr, self.vport));
-        let (from, to) = if self.inverse { (virt, client) } else { (client, virt) };
+        let (from, to) = if self.inverse {
+            (virt, client)
+        } else {
+            (client, virt)
+        };
         PickKey {
             saddr: from.0,
             daddr: to.0,

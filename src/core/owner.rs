@@ -17,7 +17,11 @@ pub struct Owners {
 impl Owners {
     /// A rule for that many workers. `by_address` leaves the client's port out; `seed` keys the hash.
     pub fn new(workers: u16, by_address: bool, seed: u64) -> Owners {
-        Owners { workers, by_address, seed }
+        Owners {
+            workers,
+            by_address,
+            seed,
+        }
     }
 
     /// The owner of a client's connections.
@@ -46,7 +50,9 @@ impl Owners {
         let mut hash = self.mix_ip(self.seed, key.vaddr);
         hash = self.mix(hash, u64::from(key.vport) << 8 | u64::from(key.proto));
         match call_id {
-            Some(bytes) => bytes.iter().for_each(|byte| hash = self.mix(hash, u64::from(*byte))),
+            Some(bytes) => bytes
+                .iter()
+                .for_each(|byte| hash = self.mix(hash, u64::from(*byte))),
             None => hash = self.mix_ip(hash, key.client),
         }
         self.worker(hash)
@@ -64,7 +70,8 @@ impl Owners {
 
     /// Folds the product of two odd-ish words, as wyhash does: enough to spread clients that count up.
     fn mix(&self, hash: u64, value: u64) -> u64 {
-        let product = u128::from(hash ^ value ^ 0x9e37_79b9_7f4a_7c15) * u128::from(self.seed | 0xd6e8_feb8_6659_fd93);
+        let product = u128::from(hash ^ value ^ 0x9e37_79b9_7f4a_7c15)
+            * u128::from(self.seed | 0xd6e8_feb8_6659_fd93);
         (product >> 64) as u64 ^ product as u64
     }
 
@@ -87,7 +94,10 @@ mod tests {
                 counts[usize::from(owners.of_client(client, 1024 + (n % 10) as u16).0)] += 1;
             }
             let fair = 30_000 / u32::from(workers);
-            assert!(counts.iter().all(|n| n.abs_diff(fair) < fair / 10), "{counts:?}");
+            assert!(
+                counts.iter().all(|n| n.abs_diff(fair) < fair / 10),
+                "{counts:?}"
+            );
         }
     }
 

@@ -1,9 +1,11 @@
 //! A packet on its way through the worker: the frame, where it came in, and what was read of it so far.
 
 use ripvs_packet::parse::L3Info;
-use ripvs_packet::{sctp, tcp, Frame};
+use ripvs_packet::{sctp, tcp, udp, Frame};
 
-use crate::net::Ingress;
+use crate::message::Parcel;
+use crate::net::{DstKind, Ingress};
+use crate::sip;
 use crate::state::{self, Signal};
 use crate::types::proto;
 
@@ -17,6 +19,8 @@ pub(crate) struct Packet<F> {
     pub l3: usize,
     /// What its headers said when it came; stale once it is rewritten.
     pub info: L3Info,
+    /// Whose it is.
+    pub dst: DstKind,
     /// Its mark, 0 for none.
     pub mark: u32,
     /// The largest fragment that it was put together from, in bytes of IP packet; 0 where it came whole.
@@ -24,6 +28,15 @@ pub(crate) struct Packet<F> {
 }
 
 impl<F: Frame> Packet<F> {
+    /// The packet as another worker takes it.
+    pub fn into_parcel(self) -> Parcel<F> {
+        Parcel {
+            frame: self.frame,
+            rx: self.rx,
+            max_fragment: self.max_fragment,
+        }
+    }
+
     /// Bytes of IP packet.
     pub fn len(&self) -> usize {
         self.info.total_len as usize
@@ -45,14 +58,18 @@ impl<F: Frame> Packet<F> {
 
     /// The transport header and what follows, as far as the first segment holds it.
     pub fn transport(&self) -> &[u8] {
-        self.ip().get(usize::from(self.info.l4_offset)..).unwrap_or_default()
+        self.ip()
+            .get(usize::from(self.info.l4_offset)..)
+            .unwrap_or_default()
     }
 
     /// What the packet is to its connection.
     pub fn signal(&self) -> Signal {
         let transport = self.transport();
         match self.info.protocol {
-            proto::TCP => transport.get(tcp::FLAGS).map_or(Signal::Other, |flags| Signal::Tcp(*flags)),
+            proto::TCP => transport
+                .get(tcp::FLAGS)
+                .map_or(Signal::Other, |flags| Signal::Tcp(*flags)),
             proto::UDP => Signal::Udp,
             proto::SCTP => Signal::Sctp(state::sctp::Event::of_chunks(transport)),
             _ => Signal::Other,
@@ -61,7 +78,9 @@ impl<F: Frame> Packet<F> {
 
     /// The type of the first chunk of an SCTP packet.
     pub fn sctp_chunk(&self) -> Option<u8> {
-        self.transport().get(sctp::HEADER_LEN..sctp::HEADER_LEN + 4).map(|chunk| chunk[0])
+        self.transport()
+            .get(sctp::HEADER_LEN..sctp::HEADER_LEN + 4)
+            .map(|chunk| chunk[0])
     }
 
     /// Whether the packet ends its connection at once: RST or ABORT.
@@ -71,6 +90,17 @@ impl<F: Frame> Packet<F> {
             Signal::Sctp(_) => self.sctp_chunk() == Some(sctp::chunk::ABORT),
             _ => false,
         }
+    }
+
+    /// The SIP Call-ID in a UDP datagram.
+    pub fn call_id(&self) -> Option<Vec<u8>> {
+        if self.info.protocol != proto::UDP {
+            return None;
+        }
+        let from = self.l3 + usize::from(self.info.l4_offset) + udp::HEADER_LEN;
+        let mut message = vec![0; (self.l3 + self.len()).saturating_sub(from)];
+        self.frame.copy_to(from, &mut message);
+        sip::call_id(&message).map(<[u8]>::to_vec)
     }
 
     /// Source and destination port; `None` where the packet ends before them. ESP and AH have none and go by those of the
@@ -89,5 +119,8 @@ pub(crate) const ISAKMP_PORT: u16 = 500;
 /// The two ports that TCP, UDP and SCTP begin with.
 pub(crate) fn ports(transport: &[u8]) -> Option<(u16, u16)> {
     let bytes: &[u8; 4] = transport.first_chunk()?;
-    Some((u16::from_be_bytes([bytes[0], bytes[1]]), u16::from_be_bytes([bytes[2], bytes[3]])))
+    Some((
+        u16::from_be_bytes([bytes[0], bytes[1]]),
+        u16::from_be_bytes([bytes[2], bytes[3]]),
+    ))
 }

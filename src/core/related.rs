@@ -8,6 +8,7 @@ use ripvs_packet::{icmp, Frame};
 use crate::conn::{ConnId, Key, OutKey};
 use crate::datapath::Passed;
 use crate::flow::Path;
+use crate::message::Ask;
 use crate::packet::{ports, Packet, ISAKMP_PORT};
 use crate::rewrite::{add_frame, Ip, Quoted, Side};
 use crate::spec::Forward;
@@ -50,20 +51,35 @@ fn keyed(protocol: u8) -> u8 {
 /// The connection's key that an error about a reply (service to client) names.
 pub(crate) fn reply_key<A: Ip>(ip: &[u8], quoted: &Quoted<A>) -> Option<Key<A>> {
     let (sport, dport) = quoted_ports(ip, quoted)?;
-    Some(Key { proto: keyed(quoted.proto), caddr: quoted.dst, cport: dport, vaddr: quoted.src, vport: sport })
+    Some(Key {
+        proto: keyed(quoted.proto),
+        caddr: quoted.dst,
+        cport: dport,
+        vaddr: quoted.src,
+        vport: sport,
+    })
 }
 
 /// The connection's key that an error about a request on its way to a dest names.
 pub(crate) fn request_key<A: Ip>(ip: &[u8], quoted: &Quoted<A>) -> Option<OutKey<A>> {
     let (sport, dport) = quoted_ports(ip, quoted)?;
-    Some(OutKey { proto: keyed(quoted.proto), saddr: quoted.dst, sport: dport, caddr: quoted.src, cport: sport })
+    Some(OutKey {
+        proto: keyed(quoted.proto),
+        saddr: quoted.dst,
+        sport: dport,
+        caddr: quoted.src,
+        cport: sport,
+    })
 }
 
 /// What an ICMP error quotes, if this is one and IPVS is concerned with its kind.
 pub(crate) fn quoted<A: Ip, F: Frame>(pkt: &Packet<F>) -> Option<Quoted<A>> {
     let kind = *pkt.transport().first()?;
     let error = match pkt.info.protocol {
-        proto::ICMP => matches!(kind, icmp::v4::DEST_UNREACH | icmp::v4::SOURCE_QUENCH | icmp::v4::TIME_EXCEEDED),
+        proto::ICMP => matches!(
+            kind,
+            icmp::v4::DEST_UNREACH | icmp::v4::SOURCE_QUENCH | icmp::v4::TIME_EXCEEDED
+        ),
         proto::ICMPV6 => kind & 0x80 == 0,
         _ => false,
     };
@@ -83,7 +99,9 @@ impl<F: Frame> Worker<F> {
         local: bool,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        let Some(quoted) = quoted::<A, F>(&pkt) else { return Some(pkt) };
+        let Some(quoted) = quoted::<A, F>(&pkt) else {
+            return Some(pkt);
+        };
         if local {
             if let Some(tunnelled) = self.tunnelled::<A>(&pkt, &quoted) {
                 return self.tunnel_error::<A>(now, pkt, tunnelled, io);
@@ -93,52 +111,93 @@ impl<F: Frame> Worker<F> {
         if !is_balanced(quoted.proto) || quoted.offset != 0 {
             return Some(pkt);
         }
-        let Some(key) = reply_key(&pkt.ip()[at..], &quoted) else { return Some(pkt) };
-        let found = self.find_in::<A>(&key).and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
-        let path = match found {
-            Some(path) => path,
-            None if self.settings.schedule_icmp != 0 => match self.schedule_related::<A>(now, pkt, &key, io) {
-                Ok((path, back)) => return self.related_in_found::<A>(now, back, path, &quoted, io),
-                Err(passed) => return passed,
-            },
-            None => return Some(pkt),
+        let Some(key) = reply_key(&pkt.ip()[at..], &quoted) else {
+            return Some(pkt);
         };
-        self.related_in_found::<A>(now, pkt, path, &quoted, io)
+        match self
+            .find_in::<A>(&key)
+            .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)))
+        {
+            Some(path) => self.relate_in::<A>(now, pkt, &path, io),
+            None if self.settings.schedule_icmp != 0 && has_ports(quoted.proto) => {
+                self.schedule_related::<A>(now, pkt, &key, io)
+            }
+            None => Some(pkt),
+        }
     }
 
-    fn related_in_found<A: Tables<F>>(
+    /// An ICMP error that begins a connection (`schedule_icmp`), as the packet it is about would have.
+    fn schedule_related<A: Tables<F>>(
         &mut self,
         now: Time,
-        mut pkt: Packet<F>,
-        path: Path<A>,
-        quoted: &Quoted<A>,
+        pkt: Packet<F>,
+        key: &Key<A>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
+        let vaddr = A::to_ip(key.vaddr);
+        let Some(service) = self.services.find(pkt.mark, key.proto, vaddr, key.vport) else {
+            return Some(pkt);
+        };
+        let ask = Ask {
+            service,
+            proto: key.proto,
+            client: A::to_ip(key.caddr),
+            cport: key.cport,
+            vaddr,
+            vport: key.vport,
+            call_id: None,
+            inverse: true,
+        };
+        self.assign::<A>(now, pkt, ask, io)
+    }
+
+    /// Sends an ICMP error about a connection on to the connection's dest.
+    pub(crate) fn relate_in<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        path: &Path<A>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let Some(quoted) = quoted::<A, F>(&pkt) else {
+            return Some(pkt);
+        };
         // The kernel verifies ICMPv4 here, and leaves ICMPv6 to whom it reaches.
         if A::AF == crate::types::Af::V4 && !icmp_is_valid::<A, F>(&pkt) {
             return self.discard(pkt, Drop::BadChecksum);
         }
         self.account(path.dest, pkt.len(), Direction::Input);
         if path.forward != Forward::Masq {
-            return self.transmit_inbound(now, pkt, &path, true, io);
+            return self.transmit_inbound(now, pkt, path, true, io);
         }
-        let Some(hit) = self.way_in(now, &mut pkt, &path, io) else { return None };
+        let (mut pkt, hit) = self.way_in(now, pkt, path, io)?;
         let port = has_ports(quoted.proto).then_some(path.server.port);
-        if !translate_error::<A, F>(&mut pkt, quoted, Side::Destination, path.server.addr, port) {
+        if !translate_error::<A, F>(&mut pkt, &quoted, Side::Destination, path.server.addr, port) {
             return self.discard(pkt, Drop::Truncated);
         }
         self.output(now, pkt, hit, io)
     }
 
     /// An ICMP error from a server's side about a client's request, to be told to the client as the virtual service's.
-    pub(crate) fn related_out<A: Tables<F>>(&mut self, now: Time, mut pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
-        let Some(quoted) = quoted::<A, F>(&pkt) else { return Some(pkt) };
+    pub(crate) fn related_out<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        mut pkt: Packet<F>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let Some(quoted) = quoted::<A, F>(&pkt) else {
+            return Some(pkt);
+        };
         let at = quote_at(&pkt);
         if !is_balanced(quoted.proto) || quoted.offset != 0 {
             return Some(pkt);
         }
-        let Some(key) = request_key(&pkt.ip()[at..], &quoted) else { return Some(pkt) };
-        let found = self.find_out::<A>(&key).and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
+        let Some(key) = request_key(&pkt.ip()[at..], &quoted) else {
+            return Some(pkt);
+        };
+        let found = self
+            .find_out::<A>(&key)
+            .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
         let Some(path) = found else { return Some(pkt) };
         if !icmp_is_valid::<A, F>(&pkt) {
             return self.discard(pkt, Drop::BadChecksum);
@@ -203,6 +262,7 @@ fn translate_error<A: Ip, F: Frame>(
     ip[l4 + icmp::CHECKSUM..l4 + icmp::CHECKSUM + 2].fill(0);
     let pseudo = A::icmp_pseudo(A::addr(ip, A::SRC), A::addr(ip, A::DST), pkt.info.l4_len());
     let sum = add_frame(pseudo, &pkt.frame, l3 + l4).checksum();
-    pkt.frame.write_at(l3 + l4 + icmp::CHECKSUM, &sum.to_be_bytes());
+    pkt.frame
+        .write_at(l3 + l4 + icmp::CHECKSUM, &sum.to_be_bytes());
     true
 }

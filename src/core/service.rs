@@ -81,6 +81,9 @@ pub struct Loads {
     pub inactive: u32,
 }
 
+/// Services whose schedulers are let forget in one step.
+const EXPIRE_STEP: usize = 64;
+
 /// How long a router's word about the MTU of a way is believed (`ip_rt_mtu_expires`).
 const PATH_MTU_EXPIRES: Time = Time::from_secs(600);
 
@@ -90,7 +93,9 @@ const MIN_PATH_MTU: u16 = 552;
 impl Dest {
     /// The MTU of the way to it as routers told it; the greatest of all where they told none.
     pub fn path_mtu(&self, now: Time) -> u16 {
-        self.path_mtu.filter(|(_, until)| now < *until).map_or(u16::MAX, |(mtu, _)| mtu)
+        self.path_mtu
+            .filter(|(_, until)| now < *until)
+            .map_or(u16::MAX, |(mtu, _)| mtu)
     }
 
     /// A router said that packets of more than `mtu` bytes do not pass.
@@ -112,6 +117,8 @@ pub struct Services {
     ftps: [usize; 2],
     /// How many services hold each real server (protocol, address, port) under NAT: for `nat_icmp_send`.
     real_servers: HashMap<(u8, IpAddr, u16), usize>,
+    /// The service whose scheduler was last let forget.
+    expire_next: usize,
     /// How many services hold each end of a tunnel: for ICMP errors about them.
     tunnels: HashMap<(IpAddr, TunnelKind), usize>,
 }
@@ -142,9 +149,14 @@ impl Services {
         self.dests.get_mut(id.0 as usize)?.as_mut()
     }
 
-    /// Every service, for what must be done for all of them now and then.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut Service> {
-        self.services.iter_mut().flatten()
+    /// Lets schedulers forget what they have not used for long: a bounded number of services a call, all in turn.
+    pub fn expire(&mut self, now: Time) {
+        for _ in 0..self.services.len().min(EXPIRE_STEP) {
+            self.expire_next = (self.expire_next + 1) % self.services.len();
+            if let Some(service) = &mut self.services[self.expire_next] {
+                service.group.expire(now);
+            }
+        }
     }
 
     /// The service that a packet of `proto` to `vaddr`:`vport` with that mark (0: none) belongs to, in the kernel's order
@@ -156,11 +168,20 @@ impl Services {
                 return Some(*id);
             }
         }
-        let at = |port| self.by_key.get(&ServiceKey::Addr { proto, addr: vaddr, port }).copied();
+        let at = |port| {
+            self.by_key
+                .get(&ServiceKey::Addr {
+                    proto,
+                    addr: vaddr,
+                    port,
+                })
+                .copied()
+        };
         if let Some(id) = at(vport) {
             return Some(id);
         }
-        if proto == proto::TCP && self.ftps[af as usize] > 0 && (vport == FTP_PORT || vport >= 1024) {
+        if proto == proto::TCP && self.ftps[af as usize] > 0 && (vport == FTP_PORT || vport >= 1024)
+        {
             if let Some(id) = at(FTP_PORT) {
                 return Some(id);
             }
@@ -182,16 +203,32 @@ impl Services {
     }
 
     /// Adds a service. This is `worker` of `workers` that schedule for it, each for itself.
-    pub fn add(&mut self, id: ServiceId, spec: Arc<ServiceSpec>, tally: Arc<Tally>, worker: WorkerId, workers: u16) {
+    pub fn add(
+        &mut self,
+        id: ServiceId,
+        spec: Arc<ServiceSpec>,
+        tally: Arc<Tally>,
+        worker: WorkerId,
+        workers: u16,
+    ) {
         let at = id.0 as usize;
         if self.services.len() <= at {
             self.services.resize_with(at + 1, || None);
         }
         self.count_special(&spec.key, 1);
         self.by_key.insert(spec.key, id);
-        let (worker, workers) = if spec.exact { (0, 1) } else { (worker.0, workers) };
+        let (worker, workers) = if spec.exact {
+            (0, 1)
+        } else {
+            (worker.0, workers)
+        };
         let group = Group::new(spec.sched, spec.flags, worker, workers);
-        self.services[at] = Some(Service { spec, group, tally, limited: 0 });
+        self.services[at] = Some(Service {
+            spec,
+            group,
+            tally,
+            limited: 0,
+        });
     }
 
     /// Changes a service's settings; the same scheduler goes on where it was.
@@ -205,7 +242,12 @@ impl Services {
     /// Removes a service and what dests it still has.
     pub fn remove(&mut self, id: ServiceId) {
         let Some(service) = self.get(id) else { return };
-        let members: Vec<DestId> = service.group.pool().iter().map(|(_, member)| member.id).collect();
+        let members: Vec<DestId> = service
+            .group
+            .pool()
+            .iter()
+            .map(|(_, member)| member.id)
+            .collect();
         for dest in members {
             self.remove_dest(dest);
         }
@@ -216,7 +258,9 @@ impl Services {
     }
 
     fn count_special(&mut self, key: &ServiceKey, by: isize) {
-        let ServiceKey::Addr { addr, port, .. } = key else { return };
+        let ServiceKey::Addr { addr, port, .. } = key else {
+            return;
+        };
         let af = Af::of(*addr) as usize;
         match *port {
             0 => self.wildcards[af] = self.wildcards[af].saturating_add_signed(by),
@@ -227,7 +271,13 @@ impl Services {
 
     /// Adds a dest to a service, at the head of the kernel's list. One that was removed and is still referred to comes
     /// back under its old id with its connections.
-    pub fn add_dest(&mut self, service: ServiceId, id: DestId, spec: Arc<DestSpec>, tally: Arc<Tally>) {
+    pub fn add_dest(
+        &mut self,
+        service: ServiceId,
+        id: DestId,
+        spec: Arc<DestSpec>,
+        tally: Arc<Tally>,
+    ) {
         let at = id.0 as usize;
         if self.dests.len() <= at {
             self.dests.resize_with(at + 1, || None);
@@ -236,8 +286,18 @@ impl Services {
             Some(old) => (old.overloaded && spec.upper != 0, old.loads),
             None => (false, Loads::default()),
         };
-        self.dests[at] = Some(Dest { spec: spec.clone(), service, available: true, overloaded, loads, path_mtu: None, tally });
-        let Some(entry) = self.get_mut(service) else { return };
+        self.dests[at] = Some(Dest {
+            spec: spec.clone(),
+            service,
+            available: true,
+            overloaded,
+            loads,
+            path_mtu: None,
+            tally,
+        });
+        let Some(entry) = self.get_mut(service) else {
+            return;
+        };
         entry.group.add(Member {
             active: loads.active,
             inactive: loads.inactive,
@@ -251,14 +311,18 @@ impl Services {
 
     /// Changes weight, thresholds, forwarding and tunnel of a dest. Its connections keep their way of forwarding.
     pub fn edit_dest(&mut self, id: DestId, spec: Arc<DestSpec>) {
-        let Some(dest) = self.dest_mut(id) else { return };
+        let Some(dest) = self.dest_mut(id) else {
+            return;
+        };
         let old = std::mem::replace(&mut dest.spec, spec.clone());
         // As the kernel: a threshold raised or taken away ends the overload at once.
         if spec.upper == 0 || spec.upper > old.upper {
             dest.overloaded = false;
         }
         let (service, overloaded) = (dest.service, dest.overloaded);
-        let Some(entry) = self.get_mut(service) else { return };
+        let Some(entry) = self.get_mut(service) else {
+            return;
+        };
         entry.limited = entry.limited + usize::from(spec.upper > 0) - usize::from(old.upper > 0);
         entry.group.edit(id, spec.weight);
         entry.group.set_overloaded(id, overloaded);
@@ -269,10 +333,14 @@ impl Services {
 
     /// Takes a dest out of its service. Its record stays for the connections that refer to it.
     pub fn remove_dest(&mut self, id: DestId) {
-        let Some(dest) = self.dest_mut(id) else { return };
+        let Some(dest) = self.dest_mut(id) else {
+            return;
+        };
         dest.available = false;
         let (service, spec) = (dest.service, dest.spec.clone());
-        let Some(entry) = self.get_mut(service) else { return };
+        let Some(entry) = self.get_mut(service) else {
+            return;
+        };
         entry.limited -= usize::from(spec.upper > 0);
         entry.group.remove(id);
         let key = entry.spec.key;
@@ -292,7 +360,9 @@ impl Services {
     /// overload flag (`ip_vs_bind_dest`, `ip_vs_unbind_dest`) apply where `bound` says that a connection was added
     /// (`Some(true)`) or has gone (`Some(false)`); a change between active and inactive has no effect on it.
     pub fn charge(&mut self, id: DestId, active: i32, inactive: i32, bound: Option<bool>) {
-        let Some(dest) = self.dest_mut(id) else { return };
+        let Some(dest) = self.dest_mut(id) else {
+            return;
+        };
         dest.loads.active = dest.loads.active.saturating_add_signed(active);
         dest.loads.inactive = dest.loads.inactive.saturating_add_signed(inactive);
         let total = u64::from(dest.loads.active) + u64::from(dest.loads.inactive);
@@ -314,7 +384,9 @@ impl Services {
             _ => {}
         }
         let (loads, overloaded, service) = (dest.loads, dest.overloaded, dest.service);
-        let Some(entry) = self.get_mut(service) else { return };
+        let Some(entry) = self.get_mut(service) else {
+            return;
+        };
         entry.group.set_load(id, loads.active, loads.inactive);
         if was != overloaded {
             entry.group.set_overloaded(id, overloaded);
@@ -324,7 +396,10 @@ impl Services {
     fn note_way(&mut self, service: &ServiceKey, spec: &DestSpec) {
         match (spec.forward, service) {
             (Forward::Masq, ServiceKey::Addr { proto, .. }) => {
-                *self.real_servers.entry((*proto, spec.addr, spec.port)).or_insert(0) += 1;
+                *self
+                    .real_servers
+                    .entry((*proto, spec.addr, spec.port))
+                    .or_insert(0) += 1;
             }
             (Forward::Tunnel, _) => *self.tunnels.entry((spec.addr, spec.tunnel)).or_insert(0) += 1,
             _ => {}

@@ -65,16 +65,28 @@ const TABLE: [(&str, i32, i32, Field); 17] = [
     ("am_droprate", 1, i32::MAX, |s| &mut s.am_droprate),
     ("amemthresh", 0, i32::MAX, |s| &mut s.amemthresh),
     ("cache_bypass", i32::MIN, i32::MAX, |s| &mut s.cache_bypass),
-    ("conn_reuse_mode", i32::MIN, i32::MAX, |s| &mut s.conn_reuse_mode),
+    ("conn_reuse_mode", i32::MIN, i32::MAX, |s| {
+        &mut s.conn_reuse_mode
+    }),
     ("conntrack", i32::MIN, i32::MAX, |s| &mut s.conntrack),
     ("drop_entry", 0, 3, |s| &mut s.drop_entry),
     ("drop_packet", 0, 3, |s| &mut s.drop_packet),
-    ("expire_nodest_conn", i32::MIN, i32::MAX, |s| &mut s.expire_nodest_conn),
-    ("expire_quiescent_template", i32::MIN, i32::MAX, |s| &mut s.expire_quiescent_template),
-    ("ignore_tunneled", i32::MIN, i32::MAX, |s| &mut s.ignore_tunneled),
-    ("nat_icmp_send", i32::MIN, i32::MAX, |s| &mut s.nat_icmp_send),
+    ("expire_nodest_conn", i32::MIN, i32::MAX, |s| {
+        &mut s.expire_nodest_conn
+    }),
+    ("expire_quiescent_template", i32::MIN, i32::MAX, |s| {
+        &mut s.expire_quiescent_template
+    }),
+    ("ignore_tunneled", i32::MIN, i32::MAX, |s| {
+        &mut s.ignore_tunneled
+    }),
+    ("nat_icmp_send", i32::MIN, i32::MAX, |s| {
+        &mut s.nat_icmp_send
+    }),
     ("pmtu_disc", i32::MIN, i32::MAX, |s| &mut s.pmtu_disc),
-    ("schedule_icmp", i32::MIN, i32::MAX, |s| &mut s.schedule_icmp),
+    ("schedule_icmp", i32::MIN, i32::MAX, |s| {
+        &mut s.schedule_icmp
+    }),
     ("secure_tcp", 0, 3, |s| &mut s.secure_tcp),
     ("sloppy_sctp", i32::MIN, i32::MAX, |s| &mut s.sloppy_sctp),
     ("sloppy_tcp", i32::MIN, i32::MAX, |s| &mut s.sloppy_tcp),
@@ -104,7 +116,10 @@ impl Settings {
     /// Names (below `net.ipv4.vs.`) and values of all.
     pub fn list(&self) -> Vec<(&'static str, i32)> {
         let mut copy = *self;
-        TABLE.iter().map(|(name, _, _, field)| (*name, *field(&mut copy))).collect()
+        TABLE
+            .iter()
+            .map(|(name, _, _, field)| (*name, *field(&mut copy)))
+            .collect()
     }
 
     fn find(name: &str) -> Option<&'static (&'static str, i32, i32, Field)> {
@@ -122,7 +137,10 @@ mod tests {
         let mut settings = Settings::default();
         assert_eq!(settings.set("net.ipv4.vs.sloppy_tcp", 1), Ok(()));
         assert_eq!(settings.get("sloppy_tcp"), Some(1));
-        assert_eq!(settings.set("drop_entry", 4), Err(SettingError::Range(0, 3)));
+        assert_eq!(
+            settings.set("drop_entry", 4),
+            Err(SettingError::Range(0, 3))
+        );
         assert_eq!(settings.set("no_such", 1), Err(SettingError::Unknown));
         assert_eq!(settings.list().len(), TABLE.len());
         for (name, value) in settings.list() {

@@ -16,31 +16,46 @@ pub fn call_id(message: &[u8]) -> Option<&[u8]> {
     let mut rest = message;
     loop {
         let end = rest.iter().position(|byte| matches!(byte, b'\r' | b'\n'))?;
-        rest = rest[end..].strip_prefix(b"\r\n").unwrap_or(&rest[end + 1..]);
+        rest = rest[end..]
+            .strip_prefix(b"\r\n")
+            .unwrap_or(&rest[end + 1..]);
         if matches!(rest.first(), Some(b'\r' | b'\n') | None) {
             return None;
         }
-        let Some(value) = header_value(rest) else { continue };
+        let Some(value) = header_value(rest) else {
+            continue;
+        };
         let word = value.iter().take_while(|byte| is_word(**byte)).count();
         if word == 0 {
             return None;
         }
         let host = match value.get(word) {
-            Some(b'@') => match value[word + 1..].iter().take_while(|byte| is_word(**byte)).count() {
+            Some(b'@') => match value[word + 1..]
+                .iter()
+                .take_while(|byte| is_word(**byte))
+                .count()
+            {
                 0 => return None,
                 n => n + 1,
             },
             _ => 0,
         };
         let len = word + host;
-        return (len <= MAX_LEN && matches!(value.get(len), Some(b'\r' | b'\n'))).then(|| &value[..len]);
+        return (len <= MAX_LEN && matches!(value.get(len), Some(b'\r' | b'\n')))
+            .then(|| &value[..len]);
     }
 }
 
 /// What follows `Call-ID:` or `i:` and blanks, where the line begins with that.
 fn header_value(line: &[u8]) -> Option<&[u8]> {
-    let long = line.get(..7).filter(|name| name.eq_ignore_ascii_case(b"call-id")).map(|_| 7);
-    let short = line.first().filter(|byte| byte.eq_ignore_ascii_case(&b'i')).map(|_| 1);
+    let long = line
+        .get(..7)
+        .filter(|name| name.eq_ignore_ascii_case(b"call-id"))
+        .map(|_| 7);
+    let short = line
+        .first()
+        .filter(|byte| byte.eq_ignore_ascii_case(&b'i'))
+        .map(|_| 1);
     for len in [long, short].into_iter().flatten() {
         let value = skip_blanks(&line[len..]);
         if let Some((b':', value)) = value.split_first() {
@@ -51,7 +66,10 @@ fn header_value(line: &[u8]) -> Option<&[u8]> {
 }
 
 fn skip_blanks(bytes: &[u8]) -> &[u8] {
-    let blanks = bytes.iter().take_while(|byte| matches!(byte, b' ' | b'\t')).count();
+    let blanks = bytes
+        .iter()
+        .take_while(|byte| matches!(byte, b' ' | b'\t'))
+        .count();
     &bytes[blanks..]
 }
 
@@ -76,8 +94,14 @@ pub struct Calls {
 
 impl Calls {
     fn key(key: &TemplateKey, call_id: &[u8]) -> CallKey {
-        let anyone = TemplateKey { client: key.vaddr, ..*key };
-        CallKey { service: anyone, call_id: call_id.to_vec() }
+        let anyone = TemplateKey {
+            client: key.vaddr,
+            ..*key
+        };
+        CallKey {
+            service: anyone,
+            call_id: call_id.to_vec(),
+        }
     }
 
     /// The template of a call, whoever the client is.
@@ -94,7 +118,9 @@ impl Calls {
 
     /// The Call-ID that a template goes by.
     pub fn of_template(&self, v6: bool, id: ConnId) -> Option<&[u8]> {
-        self.by_template.get(&(v6, id)).map(|call| call.call_id.as_slice())
+        self.by_template
+            .get(&(v6, id))
+            .map(|call| call.call_id.as_slice())
     }
 
     /// A template was given up: its call begins anew. It keeps its Call-ID in listings.
@@ -122,14 +148,23 @@ mod tests {
     fn the_call_id_is_found_under_either_name() {
         let long = b"INVITE sip:a SIP/2.0\r\nVia: x\r\nCall-ID: abc@host\r\n\r\n";
         assert_eq!(call_id(long), Some(&b"abc@host"[..]));
-        assert_eq!(call_id(b"INVITE sip:a SIP/2.0\r\ni : abc\r\n\r\n"), Some(&b"abc"[..]));
-        assert_eq!(call_id(b"INVITE sip:a SIP/2.0\ncall-id:\tabc\n"), Some(&b"abc"[..]));
+        assert_eq!(
+            call_id(b"INVITE sip:a SIP/2.0\r\ni : abc\r\n\r\n"),
+            Some(&b"abc"[..])
+        );
+        assert_eq!(
+            call_id(b"INVITE sip:a SIP/2.0\ncall-id:\tabc\n"),
+            Some(&b"abc"[..])
+        );
     }
 
     #[test]
     fn what_does_not_end_or_has_none_is_not_heeded() {
         assert_eq!(call_id(b"INVITE sip:a SIP/2.0\r\nCall-ID: abc"), None);
-        assert_eq!(call_id(b"INVITE sip:a SIP/2.0\r\nVia: x\r\n\r\nCall-ID: abc\r\n"), None);
+        assert_eq!(
+            call_id(b"INVITE sip:a SIP/2.0\r\nVia: x\r\n\r\nCall-ID: abc\r\n"),
+            None
+        );
         assert_eq!(call_id(b"INVITE sip:a SIP/2.0\r\nCall-ID: @x\r\n"), None);
         assert_eq!(call_id(b""), None);
         let long = [b"X\r\nCall-ID: ".as_slice(), &[b'a'; 256], b"\r\n"].concat();

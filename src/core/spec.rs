@@ -27,6 +27,14 @@ pub enum ServiceKey {
 }
 
 impl ServiceKey {
+    /// The virtual address; a service by mark has none.
+    pub fn addr(&self) -> Option<IpAddr> {
+        match self {
+            ServiceKey::Addr { addr, .. } => Some(*addr),
+            ServiceKey::Mark { .. } => None,
+        }
+    }
+
     /// The address family of the service's clients.
     pub fn af(&self) -> Af {
         match self {

@@ -12,7 +12,7 @@ use ripvs_packet::{icmp, parse, Frame};
 use crate::conn::Key;
 use crate::datapath::Passed;
 use crate::flow::Path;
-use crate::net::{IcmpKind, RouteHit};
+use crate::net::{IcmpKind, Offender, RouteHit};
 use crate::packet::{ports, Packet};
 use crate::related::is_balanced;
 use crate::rewrite::{add_frame, Ip, Quoted};
@@ -37,7 +37,14 @@ fn overhead(dest: &DestSpec) -> usize {
         + match dest.tunnel {
             TunnelKind::Ipip => 0,
             TunnelKind::Gue { .. } => UDP_HEADER + GUE_HEADER,
-            TunnelKind::Gre => GRE_HEADER + if dest.tunnel_csum == TunnelCsum::Full { 4 } else { 0 },
+            TunnelKind::Gre => {
+                GRE_HEADER
+                    + if dest.tunnel_csum == TunnelCsum::Full {
+                        4
+                    } else {
+                        0
+                    }
+            }
         }
 }
 
@@ -140,8 +147,12 @@ fn seal_inside<F: Frame>(frame: &mut F, dest: &DestSpec, outer: &Outer, at: usiz
         TunnelKind::Ipip => {}
         TunnelKind::Gue { .. } => {
             let pseudo = match (outer.src, outer.dst) {
-                (IpAddr::V4(src), IpAddr::V4(dst)) => pseudo_v4(src.octets(), dst.octets(), proto::UDP, len as u16),
-                (IpAddr::V6(src), IpAddr::V6(dst)) => pseudo_v6(&src.octets(), &dst.octets(), proto::UDP, len as u32),
+                (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                    pseudo_v4(src.octets(), dst.octets(), proto::UDP, len as u16)
+                }
+                (IpAddr::V6(src), IpAddr::V6(dst)) => {
+                    pseudo_v6(&src.octets(), &dst.octets(), proto::UDP, len as u32)
+                }
                 _ => Sum::new(),
             };
             let sum = add_frame(pseudo, frame, at).udp_checksum();
@@ -174,8 +185,12 @@ impl<F: Frame> Worker<F> {
         error: bool,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        let Some(id) = path.dest else { return self.discard(pkt, Drop::NoDest) };
-        let Some(dest) = self.services.dest(id) else { return self.discard(pkt, Drop::DestGone) };
+        let Some(id) = path.dest else {
+            return self.discard(pkt, Drop::NoDest);
+        };
+        let Some(dest) = self.services.dest(id) else {
+            return self.discard(pkt, Drop::DestGone);
+        };
         let (spec, pmtu) = (dest.spec.clone(), dest.path_mtu(now));
         let Some(mut hit) = self.net.route(spec.addr, None) else {
             return self.unreachable(now, pkt, io);
@@ -185,7 +200,11 @@ impl<F: Frame> Worker<F> {
         }
         hit.mtu = hit.mtu.min(pmtu);
         let room = usize::from(hit.mtu).saturating_sub(overhead(&spec)) as u16;
-        let least = if spec.addr.is_ipv4() { MIN_MTU_V4 } else { MIN_MTU_V6 };
+        let least = if spec.addr.is_ipv4() {
+            MIN_MTU_V4
+        } else {
+            MIN_MTU_V6
+        };
         if room < least {
             return self.discard(pkt, Drop::TooBig);
         }
@@ -202,7 +221,11 @@ impl<F: Frame> Worker<F> {
             tos: outer_tos(pkt.info.tos),
             ttl: A::ttl(pkt.ip()),
             dont_fragment,
-            id: if dont_fragment { 0 } else { self.net.next_ip_id() },
+            id: if dont_fragment {
+                0
+            } else {
+                self.net.next_ip_id()
+            },
             entropy: entropy(path),
         };
         self.send_tunnel(now, pkt, A::AF, &spec, &outer, hit, io)
@@ -228,7 +251,11 @@ impl<F: Frame> Worker<F> {
 
     /// What an ICMP error for us says of one of our tunnels; `None` where it is about none. IPv4 in IPv4 only, as in the
     /// kernel.
-    pub(crate) fn tunnelled<A: Tables<F>>(&self, pkt: &Packet<F>, quoted: &Quoted<A>) -> Option<Tunnelled<A>> {
+    pub(crate) fn tunnelled<A: Tables<F>>(
+        &self,
+        pkt: &Packet<F>,
+        quoted: &Quoted<A>,
+    ) -> Option<Tunnelled<A>> {
         if A::AF != Af::V4 || quoted.offset != 0 {
             return None;
         }
@@ -236,7 +263,10 @@ impl<F: Frame> Worker<F> {
         let outside = pkt.ip().get(at + quoted.l4..)?;
         let server = A::to_ip(quoted.dst);
         let skip = match quoted.proto {
-            proto::IPIP => self.services.is_tunnel(server, TunnelKind::Ipip).then_some(0)?,
+            proto::IPIP => self
+                .services
+                .is_tunnel(server, TunnelKind::Ipip)
+                .then_some(0)?,
             proto::UDP => {
                 let (_, port) = ports(outside)?;
                 let gue = outside.get(UDP_HEADER..UDP_HEADER + GUE_HEADER)?;
@@ -261,19 +291,31 @@ impl<F: Frame> Worker<F> {
             return None;
         }
         let (cport, vport) = ports(ip.get(inside.l4..)?)?;
-        let key = Key { proto: inside.proto, caddr: inside.src, cport, vaddr: inside.dst, vport };
-        Some(Tunnelled { key, inner, dont_fragment: inside.dont_fragment })
+        let key = Key {
+            proto: inside.proto,
+            caddr: inside.src,
+            cport,
+            vaddr: inside.dst,
+            vport,
+        };
+        Some(Tunnelled {
+            key,
+            inner,
+            dont_fragment: inside.dont_fragment,
+        })
     }
 
     /// Tells the client of an error about the outside of the tunnel that its packet went through.
     pub(crate) fn tunnel_error<A: Tables<F>>(
         &mut self,
         now: Time,
-        mut pkt: Packet<F>,
+        pkt: Packet<F>,
         about: Tunnelled<A>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        let Some(id) = self.find_in(&about.key) else { return Some(pkt) };
+        let Some(id) = self.find_in(&about.key) else {
+            return Some(pkt);
+        };
         let dest = A::table(self).get(id).and_then(|record| record.dest());
         let at = pkt.l3 + usize::from(pkt.info.l4_offset);
         if !add_frame(Sum::new(), &pkt.frame, at).is_valid() {
@@ -288,15 +330,26 @@ impl<F: Frame> Worker<F> {
             if !about.dont_fragment {
                 return self.discard(pkt, Drop::PathMtu);
             }
-            let left = if usize::from(mtu) > usize::from(MIN_MTU_V4) + over { mtu - over as u16 } else { mtu };
+            let left = if usize::from(mtu) > usize::from(MIN_MTU_V4) + over {
+                mtu - over as u16
+            } else {
+                mtu
+            };
             rest = u32::from(left).to_be_bytes();
         }
         let len = pkt.len() - about.inner;
         self.account(dest, len, Direction::Output);
-        let start = pkt.l3 + about.inner;
-        let rx = pkt.rx;
-        let inner = pkt.frame.head_mut().get(start..).unwrap_or_default();
-        self.net.icmp_error(now, &rx, inner, IcmpKind::Raw { kind, code, rest }, io);
+        let offender = Offender::new(&pkt.frame, pkt.l3 + about.inner);
+        self.net.icmp_error(
+            now,
+            offender,
+            IcmpKind::Raw {
+                kind,
+                code,
+                rest: u32::from_be_bytes(rest),
+            },
+            io,
+        );
         self.net.counters.done(crate::verdict::Verdict::Answered);
         None
     }
@@ -304,7 +357,9 @@ impl<F: Frame> Worker<F> {
     /// Keeps what a router said of the way to a dest for ten minutes, as the kernel does (`ip_rt_mtu_expires`). Returns the
     /// way's MTU now, and what of it the tunnel takes.
     fn learn_path_mtu(&mut self, now: Time, dest: Option<DestId>, told: u16) -> (u16, usize) {
-        let Some(entry) = dest.and_then(|id| self.services.dest_mut(id)) else { return (told, 20) };
+        let Some(entry) = dest.and_then(|id| self.services.dest_mut(id)) else {
+            return (told, 20);
+        };
         entry.learn_path_mtu(now, told);
         (entry.path_mtu(now).min(told), overhead(&entry.spec))
     }

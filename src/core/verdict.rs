@@ -56,6 +56,17 @@ drops! {
     NdIgnored "nd-ignored" "neighbour discovery that is no business of a router's"
     EchoBroadcast "echo-broadcast" "an echo request to a broadcast or multicast address"
     HostNoCompanion "host-no-companion" "the host's own, but the port has no companion interface"
+    // IPVS
+    NoDest "no-dest" "the service has no server that can be had"
+    DestGone "dest-gone" "the connection's server was removed"
+    NoConn "no-conn" "a server's packet of no connection, and the server was told"
+    ConnTableFull "conn-table-full" "the limit on connections is reached"
+    DropPacket "drop-packet" "dropped by the sysctl drop_packet"
+    NoCallId "no-call-id" "the service persists by SIP Call-ID, and the packet has none"
+    Truncated "truncated" "the packet ends within its transport header"
+    PathMtu "path-mtu" "an ICMP error about a tunnel's size, taken in"
+    RingFull "ring-full" "no room in the ring to another worker"
+    ReassemblyTimeout "reassembly-timeout" "the datagram's other fragments did not come in time"
     CompanionUnknown "companion-unknown" "came from a companion that belongs to no port"
 }
 
@@ -121,7 +132,8 @@ pub struct Counters {
     pub answered: u64,
     /// Frames dropped, by [`Drop`].
     pub dropped: [u64; Drop::COUNT],
-    /// Frames that wait now, by [`Held`].
+    /// Frames that wait now, by [`Held`]. A ring's are counted up by the worker that sends and down by the one that takes:
+    /// only the wrapping sum over all workers has a meaning there.
     pub held: [u64; Held::COUNT],
 }
 
@@ -154,13 +166,13 @@ impl Counters {
     /// Counts a frame that waits from now on.
     #[inline]
     pub fn hold(&mut self, place: Held) {
-        self.held[place as usize] += 1;
+        self.held[place as usize] = self.held[place as usize].wrapping_add(1);
     }
 
     /// Counts a frame that waits no longer; its verdict follows.
     #[inline]
     pub fn release(&mut self, place: Held) {
-        self.held[place as usize] -= 1;
+        self.held[place as usize] = self.held[place as usize].wrapping_sub(1);
     }
 
     /// How many were dropped for a reason.
@@ -175,7 +187,7 @@ impl Counters {
 
     /// How many wait now.
     pub fn held_total(&self) -> u64 {
-        self.held.iter().sum()
+        self.held.iter().fold(0, |sum: u64, n| sum.wrapping_add(*n))
     }
 
     /// Whether every frame that came or was made has one verdict or waits.
@@ -196,7 +208,7 @@ impl std::ops::AddAssign<&Counters> for Counters {
             *sum += n;
         }
         for (sum, n) in self.held.iter_mut().zip(&other.held) {
-            *sum += n;
+            *sum = sum.wrapping_add(*n);
         }
     }
 }

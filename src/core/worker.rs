@@ -2,22 +2,25 @@
 //! letting time pass. The packet's way begins in `datapath.rs`.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::Arc;
 
+use ripvs_arch::hash::FlowHash;
 use ripvs_packet::{Frame, PacketIo};
 
 use crate::conn::{ConnId, ConnTable};
-use crate::delta::{Answer, ConnEntry, Delta, Query};
-use crate::family::{Family, V4, V6};
+use crate::defence::Defence;
+use crate::delta::{Answer, Delta, Query};
+use crate::family::{V4, V6};
 use crate::flow::Gone;
-use crate::frag::Reassembler;
+use crate::mark::MarkTable;
 use crate::message::Msg;
 use crate::net::{Net, NetConfig};
 use crate::owner::Owners;
-use crate::sip::Calls;
 use crate::rewrite::Ip;
 use crate::service::Services;
 use crate::settings::Settings;
+use crate::sip::Calls;
 use crate::state::Timeouts;
 use crate::tally::Tally;
 use crate::types::{Time, WorkerId};
@@ -45,15 +48,13 @@ pub struct WorkerConfig {
     /// How many there are.
     pub workers: u16,
     /// Most connections at this worker, of both families together.
-    pub connections: usize,
+    pub connections: u32,
     /// Whether the owner of a connection follows from the client's address alone.
     pub owner_by_address: bool,
     /// A number drawn at start, the same for all workers, that keys the hashes.
     pub seed: u64,
     /// The network layer's bounds. Worker 0 is the resolver.
     pub net: NetConfig,
-    /// Bounds of reassembly.
-    pub frag: crate::frag::Limits,
 }
 
 /// A worker's tables for one address family. The packet path is written once, with the family as its parameter.
@@ -100,46 +101,59 @@ pub struct Worker<F: Frame> {
     pub(crate) conns6: ConnTable<V6>,
     pub(crate) calls: Calls,
     pub(crate) settings: Settings,
+    pub(crate) defence: Defence,
+    pub(crate) marks: Arc<MarkTable>,
     pub(crate) timeouts: Timeouts,
     pub(crate) net: Net<F>,
-    pub(crate) frags: Reassembler<F>,
     pub(crate) total: Arc<Tally>,
     /// Most connections of both families together.
-    pub(crate) limit: usize,
+    limit: u32,
     /// Messages to other workers, in order, until the end of the round.
     outbox: VecDeque<(WorkerId, Msg<F>)>,
     /// Connections that have just gone; kept for its memory.
     pub(crate) gone: Vec<(ConnId, Gone)>,
+    /// When the defences are looked at next.
+    defence_due: Time,
 }
+
+/// The worker that asks for neighbours and announces addresses.
+pub const RESOLVER: WorkerId = WorkerId(0);
 
 /// Connections looked at by one round of expiry.
 const EXPIRE_BUDGET: usize = 256;
 
 impl<F: Frame> Worker<F> {
     /// A worker without services. Its tables are laid out here. `total` counts its traffic altogether.
-    pub fn new(config: WorkerConfig, total: Arc<Tally>) -> Worker<F> {
-        Worker {
+    ///
+    /// # Errors
+    /// There is not enough memory for the tables.
+    pub fn new(config: WorkerConfig, now: Time, total: Arc<Tally>) -> io::Result<Worker<F>> {
+        let table_seed = FlowHash::new([config.seed, u64::from(config.id.0)]);
+        Ok(Worker {
             id: config.id,
             workers: config.workers,
             owners: Owners::new(config.workers, config.owner_by_address, config.seed),
             services: Services::default(),
-            conns4: ConnTable::new(config.connections, config.seed),
-            conns6: ConnTable::new(config.connections, config.seed),
+            conns4: ConnTable::new(config.connections, now.tick(), table_seed)?,
+            conns6: ConnTable::new(config.connections, now.tick(), table_seed)?,
             calls: Calls::default(),
             settings: Settings::default(),
+            defence: Defence::default(),
+            marks: Arc::default(),
             timeouts: Timeouts::default(),
             net: Net::new(config.net),
-            frags: Reassembler::new(config.frag),
             total,
             limit: config.connections,
             outbox: VecDeque::new(),
             gone: Vec::new(),
-        }
+            defence_due: now,
+        })
     }
 
     /// How many more connections may be made.
-    pub(crate) fn conns_left(&self) -> usize {
-        self.limit.saturating_sub(self.conns4.len() + self.conns6.len())
+    pub(crate) fn conns_left(&self) -> u32 {
+        self.limit
+            .saturating_sub(self.conns4.len() + self.conns6.len())
     }
 
     /// The packet counters.
@@ -151,20 +165,41 @@ impl<F: Frame> Worker<F> {
     pub fn apply(&mut self, now: Time, delta: Delta) {
         match delta {
             Delta::ServiceAdd { id, spec, tally } => {
-                self.net.vip(now, spec.key.addr(), true);
+                if let Some(addr) = spec.key.addr() {
+                    self.net.vip_add(now, addr);
+                }
                 self.services.add(id, spec, tally, self.id, self.workers);
             }
             Delta::ServiceEdit { id, spec } => self.services.edit(id, spec),
             Delta::ServiceRemove { id } => {
-                let addr = self.services.get(id).and_then(|service| service.spec.key.addr());
+                let addr = self
+                    .services
+                    .get(id)
+                    .and_then(|service| service.spec.key.addr());
                 self.services.remove(id);
-                self.net.vip(now, addr, false);
+                if let Some(addr) = addr {
+                    self.net.vip_del(addr);
+                }
             }
-            Delta::DestAdd { service, id, spec, tally } => self.services.add_dest(service, id, spec, tally),
+            Delta::DestAdd {
+                service,
+                id,
+                spec,
+                tally,
+            } => self.services.add_dest(service, id, spec, tally),
             Delta::DestEdit { id, spec } => self.services.edit_dest(id, spec),
             Delta::DestRemove { id } => self.services.remove_dest(id),
             Delta::DestFree { id } => self.services.free_dest(id),
-            Delta::Settings(settings) => self.settings = settings,
+            Delta::MaglevTable { id, table } => {
+                if let Some(service) = self.services.get_mut(id) {
+                    service.group.set_table(table);
+                }
+            }
+            Delta::Settings(settings) => {
+                self.settings = settings;
+                self.defence.update(&settings, self.conns_left());
+            }
+            Delta::Marks(marks) => self.marks = marks,
             Delta::Timeouts { tcp, tcp_fin, udp } => self.timeouts.set(tcp, tcp_fin, udp),
             Delta::Net(change) => self.net.apply(now, change),
         }
@@ -174,19 +209,44 @@ impl<F: Frame> Worker<F> {
     pub fn deliver(&mut self, now: Time, msg: Msg<F>, io: &mut impl Io<F>) {
         match msg {
             Msg::Packet(parcel) => {
-                self.net.counters.received += 1;
+                self.net.counters.release(Held::Ring);
                 self.parcel(now, parcel, io);
             }
             Msg::Choose { ask, parcel, from } => {
                 let choice = self.choose(now, &ask);
-                self.post(from, Msg::Chosen { ask, choice, parcel });
+                self.post(
+                    from,
+                    Msg::Chosen {
+                        ask,
+                        choice,
+                        parcel,
+                    },
+                );
             }
-            Msg::Chosen { ask, choice, parcel } => self.chosen(now, ask, choice, parcel, io),
-            Msg::Load { dest, active, inactive, gone } => {
-                self.services.charge(dest, active, inactive, gone.then_some(false));
+            Msg::Chosen {
+                ask,
+                choice,
+                parcel,
+            } => self.chosen(now, ask, choice, parcel, io),
+            Msg::Load {
+                dest,
+                active,
+                inactive,
+                gone,
+            } => {
+                self.services
+                    .charge(dest, active, inactive, gone.then_some(false));
             }
-            Msg::Uncontrol { control, v6: false, at_once } => self.uncontrol_here::<V4>(now, control, at_once),
-            Msg::Uncontrol { control, v6: true, at_once } => self.uncontrol_here::<V6>(now, control, at_once),
+            Msg::Uncontrol {
+                control,
+                v6: false,
+                at_once,
+            } => self.uncontrol_here::<V4>(now, control, at_once),
+            Msg::Uncontrol {
+                control,
+                v6: true,
+                at_once,
+            } => self.uncontrol_here::<V6>(now, control, at_once),
             Msg::Assure { control, v6: false } => self.assure_here::<V4>(control),
             Msg::Assure { control, v6: true } => self.assure_here::<V6>(control),
             Msg::Net(msg) => self.net.handle(now, msg, io),
@@ -200,6 +260,11 @@ impl<F: Frame> Worker<F> {
         self.expire::<V6>(now, EXPIRE_BUDGET);
         self.expire_fragments(now, io);
         self.net.tick(now, io);
+        if now >= self.defence_due {
+            self.defence_due = Time(now.0 + Time::from_secs(1).0);
+            self.defence.update(&self.settings, self.conns_left());
+            self.services.expire(now);
+        }
         self.flush(io);
     }
 
@@ -210,11 +275,27 @@ impl<F: Frame> Worker<F> {
 
     /// Puts the round's messages into the rings. A packet for which there is no room is dropped; what keeps count waits.
     pub fn flush(&mut self, io: &mut impl Io<F>) {
+        while let Some(msg) = self.net.take_msg() {
+            if msg.for_resolver() {
+                self.post(RESOLVER, Msg::Net(msg));
+                continue;
+            }
+            let own = self.id;
+            for other in (0..self.workers)
+                .map(WorkerId)
+                .filter(|other| *other != own)
+            {
+                self.post(other, Msg::Net(msg));
+            }
+        }
         for _ in 0..self.outbox.len() {
-            let Some((to, msg)) = self.outbox.pop_front() else { break };
+            let Some((to, msg)) = self.outbox.pop_front() else {
+                break;
+            };
             match io.post(to, msg) {
                 Ok(()) => {}
-                Err(Msg::Packet(_)) => {
+                Err(Msg::Packet(_) | Msg::Choose { .. }) => {
+                    self.net.counters.release(Held::Ring);
                     self.net.counters.done(Verdict::Dropped(Drop::RingFull));
                 }
                 Err(msg) => self.outbox.push_back((to, msg)),
@@ -222,11 +303,16 @@ impl<F: Frame> Worker<F> {
         }
     }
 
+    /// Whether messages wait for room in a ring.
+    pub fn has_backlog(&self) -> bool {
+        !self.outbox.is_empty()
+    }
+
     /// Answers a question of the control thread's.
     pub fn answer(&self, now: Time, query: Query) -> Answer {
         match query {
             Query::Conns { cursor, max } => self.page(now, cursor, max),
-            Query::Neighbours => Answer::Neighbours(self.net.neighbour_list(now)),
+            Query::Neighbours => Answer::Neighbours(self.neighbours(now)),
         }
     }
 }

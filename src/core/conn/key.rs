@@ -5,7 +5,7 @@ use ripvs_arch::FlowHash;
 use super::record::{Control, Flags};
 use crate::family::Family;
 use crate::spec::Forward;
-use crate::types::{DestId, ServiceId};
+use crate::types::{DestId, ServiceId, WorkerId};
 
 /// A packet from client to service, or a persistence template (whose addresses stand for more than themselves: the client
 /// is masked, and with `proto` 0 the first four bytes of `vaddr` are a firewall mark).
@@ -102,6 +102,8 @@ pub struct NewConn<F: Family> {
     pub timeout: u32,
     /// What controls it. Not for templates.
     pub control: Option<Control>,
+    /// The worker that counts it for schedulers and thresholds, where nothing controls it.
+    pub chooser: WorkerId,
     /// The hash of what a persistence engine goes by ([`super::ConnTable::hash_data`]), where flags have PE: such a
     /// template is found by this and not by its key.
     pub pe_hash: u64,
@@ -120,6 +122,7 @@ impl<F: Family> NewConn<F> {
             state: 0,
             timeout: super::INITIAL_TIMEOUT,
             control: None,
+            chooser: WorkerId(0),
             pe_hash: 0,
         }
     }

@@ -158,7 +158,7 @@ impl<F: Family> Record<F> {
             expires,
             timeout: new.timeout,
             links: Links::default(),
-            keeper: control.map_or(0, |c| c.worker.0),
+            keeper: control.map_or(new.chooser.0, |c| c.worker.0),
             n_control: 0,
             control: if template {
                 0
@@ -276,9 +276,16 @@ impl<F: Family> Record<F> {
     /// Sets what controls this connection; of no effect in a template. Counting it there is the caller's business.
     pub fn set_control(&mut self, control: Option<Control>) {
         if !self.has(Flags::TEMPLATE) {
-            self.keeper = control.map_or(0, |c| c.worker.0);
+            if let Some(control) = control {
+                self.keeper = control.worker.0;
+            }
             self.control = control.map_or(NONE, |c| c.id.0);
         }
+    }
+
+    /// The worker that counts it for schedulers and thresholds: that of what controls it, if anything does.
+    pub fn chooser(&self) -> WorkerId {
+        WorkerId(self.keeper)
     }
 
     /// How many connections this one controls.

@@ -180,7 +180,7 @@ impl<F: Frame> Net<F> {
         start[ip_len + 2..ip_len + 4].copy_from_slice(&check.to_be_bytes());
         frame.write_at(new_l3, &start[..ip_len + 4]);
         if usize::from(total) > usize::from(hit.mtu) {
-            return self.send_fragments(now, frame, new_l3, &hit, Verdict::Answered, io);
+            return self.send_cut(now, frame, new_l3, 0, &hit, Verdict::Answered, io);
         }
         self.send_as(now, frame, new_l3, &hit, Verdict::Answered, io)
             .into()

@@ -27,40 +27,55 @@ impl<F: Frame> Net<F> {
         frame: F,
         io: &mut IO,
     ) -> Outcome {
-        if rx.mac != MacKind::Host {
-            return self.discard(frame, Drop::NotForHost);
+        match self.forward_check(now, rx, info, 0, frame, io) {
+            Ok((frame, hit)) => self.send_cut(
+                now,
+                frame,
+                usize::from(rx.l3),
+                0,
+                &hit,
+                Verdict::Forwarded,
+                io,
+            ),
+            Err(outcome) => outcome,
         }
-        let hit = match self.route(info.dst_ip(), Some(info.src_ip())) {
-            Some(hit) if !hit.local => hit,
-            _ => {
-                return self.refuse(now, rx, frame, (IcmpKind::NoRoute, Drop::NoRoute), io);
-            }
-        };
-        self.forward_by(now, rx, info, &hit, frame, io)
     }
 
-    /// As [`Net::forward`], by a way that is known already.
-    pub fn forward_by<IO: PacketIo<Frame = F>>(
+    /// What the router does with a packet before it sends it on: the way there, and TTL less one. `max_fragment` is the size
+    /// of the largest fragment that it was put together from, 0 where it came whole.
+    ///
+    /// # Errors
+    /// The packet has been ended, and its sender told.
+    pub fn forward_check<IO: PacketIo<Frame = F>>(
         &mut self,
         now: Time,
         rx: &Ingress,
         info: &L3Info,
-        hit: &RouteHit,
+        max_fragment: u16,
         mut frame: F,
         io: &mut IO,
-    ) -> Outcome {
+    ) -> Result<(F, RouteHit), Outcome> {
+        if rx.mac != MacKind::Host {
+            return Err(self.discard(frame, Drop::NotForHost));
+        }
+        let hit = match self.route(info.dst_ip(), Some(info.src_ip())) {
+            Some(hit) if !hit.local => hit,
+            _ => {
+                return Err(self.refuse(now, rx, frame, (IcmpKind::NoRoute, Drop::NoRoute), io));
+            }
+        };
         let l3 = usize::from(rx.l3);
         if info.ttl <= 1 {
             let why = (IcmpKind::TtlExceeded, Drop::TtlExceeded);
-            return self.refuse(now, rx, frame, why, io);
+            return Err(self.refuse(now, rx, frame, why, io));
         }
         if let IpAddr::V6(src) = info.src_ip() {
             if src.is_unspecified() {
-                return self.discard(frame, Drop::MartianSource);
+                return Err(self.discard(frame, Drop::MartianSource));
             }
             if is_link_local(src.into()) {
                 let why = (IcmpKind::BeyondScope, Drop::LinkLocal);
-                return self.refuse(now, rx, frame, why, io);
+                return Err(self.refuse(now, rx, frame, why, io));
             }
         }
         let len = info.total_len as usize;
@@ -69,16 +84,16 @@ impl<F: Frame> Net<F> {
             Family::V4 => (hit.mtu, !info.has(flags::DONT_FRAGMENT)),
             Family::V6 => (hit.mtu.max(ipv6::MIN_MTU as u16), false),
         };
-        let too_big = len > usize::from(mtu);
-        if too_big && !may_cut {
+        let size = match info.family {
+            Family::V6 if max_fragment > 0 => usize::from(max_fragment),
+            _ => len,
+        };
+        if size > usize::from(mtu) && !may_cut {
             let why = (IcmpKind::TooBig(mtu), Drop::TooBig);
-            return self.refuse(now, rx, frame, why, io);
+            return Err(self.refuse(now, rx, frame, why, io));
         }
         decrement_ttl(&mut frame, l3, info.family);
-        if too_big {
-            return self.send_fragments(now, frame, l3, hit, Verdict::Forwarded, io);
-        }
-        self.send_l3(now, frame, l3, hit, io).into()
+        Ok((frame, hit))
     }
 
     /// Tells a packet's sender why, and drops it.
@@ -95,16 +110,22 @@ impl<F: Frame> Net<F> {
         self.discard(frame, reason)
     }
 
-    /// Cuts an IPv4 packet to the way's MTU and sends the pieces.
-    pub(super) fn send_fragments<IO: PacketIo<Frame = F>>(
+    /// Sends a packet by this way, in fragments where it is longer than the MTU or came in fragments itself, of
+    /// `max_fragment` bytes the largest.
+    #[allow(clippy::too_many_arguments)]
+    pub(crate) fn send_cut<IO: PacketIo<Frame = F>>(
         &mut self,
-        _now: Time,
+        now: Time,
         frame: F,
-        _l3: usize,
-        _hit: &RouteHit,
-        _verdict: Verdict,
-        _io: &mut IO,
+        l3: usize,
+        max_fragment: u16,
+        hit: &RouteHit,
+        verdict: Verdict,
+        io: &mut IO,
     ) -> Outcome {
+        if frame.len() - l3 <= usize::from(hit.mtu) && max_fragment == 0 {
+            return self.send_as(now, frame, l3, hit, verdict, io).into();
+        }
         self.discard(frame, Drop::FragmentFailed)
     }
 }

@@ -60,6 +60,15 @@ pub enum IcmpKind {
         /// Offset in bytes from the start of the IP header.
         pointer: u16,
     },
+    /// What another's IPv4 error said, told on.
+    Raw {
+        /// ICMP type.
+        kind: u8,
+        /// ICMP code.
+        code: u8,
+        /// The four bytes behind the checksum.
+        rest: u32,
+    },
 }
 
 impl IcmpKind {
@@ -80,6 +89,7 @@ impl IcmpKind {
             IcmpKind::ParamProblem { code, pointer } => {
                 (v4::PARAM_PROBLEM, code, u32::from(pointer) << 24)
             }
+            IcmpKind::Raw { kind, code, rest } => (kind, code, rest),
         }
     }
 
@@ -103,6 +113,7 @@ impl IcmpKind {
             IcmpKind::ParamProblem { code, pointer } => {
                 (v6::PARAM_PROBLEM, code, u32::from(pointer))
             }
+            IcmpKind::Raw { kind, code, rest } => (kind, code, rest),
         }
     }
 

@@ -303,7 +303,6 @@ fn record(protocol: u8, forward: Forward) -> Record<V4> {
 fn play(record: &mut Record<V4>, secure: bool, packets: &[(Direction, Signal, &str, u32, i32)]) {
     let mut active = 0;
     for (n, &(direction, signal, state, seconds, count)) in packets.iter().enumerate() {
-        let before = active;
         let step = step(record, direction, signal, &Timeouts::default(), secure);
         active += step.active;
         assert_eq!(
@@ -320,7 +319,7 @@ fn play(record: &mut Record<V4>, secure: bool, packets: &[(Direction, Signal, &s
         assert_eq!(
             step.assure,
             state == "ESTABLISHED" && (n == 0 || packets[n - 1].2 != state),
-            "{n} {before}"
+            "packet {n}"
         );
     }
 }

@@ -100,6 +100,21 @@ macro_rules! zeroable {
     };
     (
         $(#[$attr:meta])*
+        $vis:vis struct $name:ident<$param:ident: $bound:path> {
+            $($(#[$field_attr:meta])* $field_vis:vis $field:ident: $type:ty),* $(,)?
+        }
+    ) => {
+        $(#[$attr])*
+        $vis struct $name<$param: $bound> {
+            $($(#[$field_attr])* $field_vis $field: $type),*
+        }
+
+        #[allow(unsafe_code)]
+        // SAFETY: the struct has the fields listed, and the bound below makes the compiler check each.
+        unsafe impl<$param: $bound> $crate::Zeroable for $name<$param> where $($type: $crate::Zeroable),* {}
+    };
+    (
+        $(#[$attr:meta])*
         $vis:vis struct $name:ident($($field_vis:vis $type:ty),* $(,)?);
     ) => {
         $(#[$attr])*
@@ -280,6 +295,30 @@ mod tests {
 
     zeroable! {
         struct Pair(u32, Option<core::num::NonZeroU16>);
+    }
+
+    trait Width: Copy {
+        type Word: Zeroable + Copy;
+    }
+
+    #[derive(Clone, Copy)]
+    struct Wide;
+
+    impl Width for Wide {
+        type Word = u64;
+    }
+
+    zeroable! {
+        struct Of<W: Width> {
+            word: W::Word,
+            flag: bool,
+        }
+    }
+
+    #[test]
+    fn structs_may_have_a_type_parameter() {
+        let slice = HugeSlice::<Of<Wide>>::zeroed(2).unwrap();
+        assert_eq!((slice[1].word, slice[1].flag), (0, false));
     }
 
     #[test]

@@ -5,6 +5,8 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
+use ripvs_arch::Zeroable;
+
 use crate::types::Af;
 
 /// IPv4 or IPv6, as a type.
@@ -20,6 +22,7 @@ pub trait Family: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
         + Sync
         + AsRef<[u8]>
         + AsMut<[u8]>
+        + Zeroable
         + 'static;
 
     /// The family as a value.

@@ -1,16 +1,20 @@
 //! What is kept of one connection: one cache line for IPv4, two for IPv6. What must agree with the index (addresses, ports,
 //! some flags) or the wheel (expiry) can be read here and is changed through the table only.
 
+use ripvs_arch::zeroable;
+
 use super::wheel::{Links, Timed};
 use super::{ConnId, Endpoints, Key, NewConn, OutKey};
 use crate::family::{Family, V4, V6};
 use crate::spec::Forward;
 use crate::types::{DestId, ServiceId, Tick, WorkerId};
 
-/// Flags of a connection, with the bit values of `linux/ip_vs.h` where that has them (its lower sixteen go into
-/// synchronisation messages as they are, less [`Flags::OURS`]). The lowest three bits are the forwarding method.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(pub u16);
+zeroable! {
+    /// Flags of a connection, with the bit values of `linux/ip_vs.h` where that has them (its lower sixteen go into
+    /// synchronisation messages as they are, less [`Flags::OURS`]). The lowest three bits are the forwarding method.
+    #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+    pub struct Flags(pub u16);
+}
 
 impl Flags {
     /// No flags, which means NAT.
@@ -102,36 +106,38 @@ pub struct Control {
 /// Stands for "none" where an id is kept as a number.
 const NONE: u32 = u32::MAX;
 
-/// A connection, or a persistence template.
-#[derive(Clone, Copy, Debug)]
-#[repr(C, align(64))]
-pub struct Record<F: Family> {
-    caddr: F::Addr,
-    vaddr: F::Addr,
-    daddr: F::Addr,
-    cport: u16,
-    vport: u16,
-    dport: u16,
-    proto: u8,
-    /// State by the protocol's numbers; of a template: bits of `state::template`.
-    pub state: u8,
-    flags: Flags,
-    generation: u16,
-    dest: u32,
-    service: u32,
-    pub(super) expires: Tick,
-    /// By how many ticks a packet puts off the end. Takes effect with the next [`super::ConnTable::touch`].
-    pub timeout: u32,
-    pub(super) links: Links,
-    keeper: u16,
-    /// Connections controlled, unless this is a template.
-    n_control: u16,
-    /// The controlling record's place, or, in a template, which nothing controls, the number of connections controlled.
-    control: u32,
-    /// The datapath's to use as it likes, 0 at first; no use in a template, which keeps its hash there.
-    pub hop_in: u32,
-    /// As `hop_in`.
-    pub hop_out: u32,
+zeroable! {
+    /// A connection, or a persistence template.
+    #[derive(Clone, Copy, Debug)]
+    #[repr(C, align(64))]
+    pub struct Record<F: Family> {
+        caddr: F::Addr,
+        vaddr: F::Addr,
+        daddr: F::Addr,
+        cport: u16,
+        vport: u16,
+        dport: u16,
+        proto: u8,
+        /// State by the protocol's numbers; of a template: bits of `state::template`.
+        pub state: u8,
+        flags: Flags,
+        generation: u16,
+        dest: u32,
+        service: u32,
+        expires: u32,
+        /// By how many ticks a packet puts off the end. Takes effect with the next [`super::ConnTable::touch`].
+        pub timeout: u32,
+        pub(super) links: Links,
+        keeper: u16,
+        /// Connections controlled, unless this is a template.
+        n_control: u16,
+        /// The controlling record's place, or, in a template, which nothing controls, the number of connections controlled.
+        control: u32,
+        /// The datapath's to use as it likes, 0 at first; no use in a template, which keeps its hash there.
+        pub hop_in: u32,
+        /// As `hop_in`.
+        pub hop_out: u32,
+    }
 }
 
 const _: () = assert!(size_of::<Record<V4>>() == 64);
@@ -155,7 +161,7 @@ impl<F: Family> Record<F> {
             generation,
             dest: new.dest.map_or(NONE, |id| id.0),
             service: new.service.map_or(NONE, |id| id.0),
-            expires,
+            expires: expires.0,
             timeout: new.timeout,
             links: Links::default(),
             keeper: control.map_or(new.chooser.0, |c| c.worker.0),
@@ -261,7 +267,11 @@ impl<F: Family> Record<F> {
 
     /// When the connection ends unless something puts it off.
     pub fn expires(&self) -> Tick {
-        self.expires
+        Tick(self.expires)
+    }
+
+    pub(super) fn set_expires(&mut self, expires: Tick) {
+        self.expires = expires.0;
     }
 
     /// What controls this connection.
@@ -423,7 +433,7 @@ impl<F: Family> Record<F> {
 
 impl<F: Family> Timed for Record<F> {
     fn expires(&self) -> Tick {
-        self.expires
+        Tick(self.expires)
     }
 
     fn links(&self) -> Links {

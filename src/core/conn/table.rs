@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ripvs_arch::{prefetch_read, FlowHash};
+use ripvs_arch::{prefetch_read, FlowHash, HugeSlice};
 
 use super::index::Index;
 use super::record::{Flags, Record};
@@ -38,12 +38,13 @@ pub enum Expiry {
 /// The connections of one worker and family.
 #[derive(Debug)]
 pub struct ConnTable<F: Family> {
-    /// Never longer than `limit`, for which its memory is reserved.
-    records: Vec<Record<F>>,
+    /// As many as there may be.
+    records: HugeSlice<Record<F>>,
+    /// So many of them have been used.
+    used: u32,
     /// First free place's number and 1, or 0; the rest hang on it by their links.
     free: u32,
     len: u32,
-    limit: u32,
     /// Connections with NO_CPORT.
     no_cport: u32,
     hash: FlowHash,
@@ -63,10 +64,10 @@ impl<F: Family> ConnTable<F> {
     pub fn new(limit: u32, now: Tick, hash: FlowHash) -> io::Result<ConnTable<F>> {
         let limit = limit.min(OUT - 1);
         Ok(ConnTable {
-            records: Vec::with_capacity(limit as usize),
+            records: HugeSlice::zeroed(limit as usize)?,
+            used: 0,
             free: 0,
             len: 0,
-            limit,
             no_cport: 0,
             hash,
             index: Index::new(u64::from(limit) * F::INDEX_SLOTS_PERCENT / 100)?,
@@ -86,12 +87,12 @@ impl<F: Family> ConnTable<F> {
 
     /// The most there can be.
     pub fn limit(&self) -> u32 {
-        self.limit
+        self.records.len() as u32
     }
 
     /// Memory that a full table takes, in bytes.
     pub fn bytes(&self) -> usize {
-        self.limit as usize * size_of::<Record<F>>() + self.index.bytes() + self.wheel.bytes()
+        size_of_val::<[Record<F>]>(&self.records) + self.index.bytes() + self.wheel.bytes()
     }
 
     /// The hash for [`Self::find_in`] and [`Self::find_template`].
@@ -188,22 +189,20 @@ impl<F: Family> ConnTable<F> {
     /// # Errors
     /// The table is full.
     pub fn insert(&mut self, now: Tick, new: &NewConn<F>) -> Result<ConnId, TableFull> {
-        if self.len >= self.limit {
-            return Err(TableFull);
-        }
-        let expires = now.plus(new.timeout.min(LONGEST));
         let id = match self.free.checked_sub(1) {
             Some(id) => {
-                let place = &mut self.records[id as usize];
-                self.free = place.links.parked_next();
-                *place = Record::of(new, place.generation().wrapping_add(1), expires);
+                self.free = self.records[id as usize].links.parked_next();
                 id
             }
-            None => {
-                self.records.push(Record::of(new, 0, expires));
-                self.records.len() as u32 - 1
+            None if self.used < self.limit() => {
+                self.used += 1;
+                self.used - 1
             }
+            None => return Err(TableFull),
         };
+        let place = &mut self.records[id as usize];
+        let expires = now.plus(new.timeout.min(LONGEST));
+        *place = Record::of(new, place.generation().wrapping_add(1), expires);
         self.len += 1;
         self.no_cport += u32::from(new.flags.has(Flags::NO_CPORT));
         self.enter(id);
@@ -248,8 +247,8 @@ impl<F: Family> ConnTable<F> {
             return;
         };
         let expires = now.plus(record.timeout.min(LONGEST));
-        if expires.reached(record.expires) {
-            record.expires = expires;
+        if expires.reached(record.expires()) {
+            record.set_expires(expires);
         } else {
             self.sooner(id, expires);
         }
@@ -259,7 +258,7 @@ impl<F: Family> ConnTable<F> {
     pub fn expire_now(&mut self, id: ConnId, now: Tick) {
         if self
             .get(id)
-            .is_some_and(|record| !now.reached(record.expires))
+            .is_some_and(|record| !now.reached(record.expires()))
         {
             self.sooner(id, now);
         }
@@ -267,7 +266,7 @@ impl<F: Family> ConnTable<F> {
 
     fn sooner(&mut self, id: ConnId, expires: Tick) {
         self.wheel.stop(&mut self.records, id.0);
-        self.records[id.0 as usize].expires = expires;
+        self.records[id.0 as usize].set_expires(expires);
         self.wheel.start(&mut self.records, id.0);
     }
 
@@ -310,7 +309,7 @@ impl<F: Family> ConnTable<F> {
                 Expiry::Again(ticks) => {
                     record.timeout = ticks;
                     // Not now again: that would never end.
-                    record.expires = now.plus(ticks.clamp(1, LONGEST));
+                    record.set_expires(now.plus(ticks.clamp(1, LONGEST)));
                     self.wheel.start(&mut self.records, id);
                 }
             }
@@ -326,14 +325,15 @@ impl<F: Family> ConnTable<F> {
         max: usize,
         mut f: impl FnMut(ConnId, &Record<F>),
     ) -> Option<u64> {
-        let from = cursor.min(self.records.len() as u64) as usize;
-        let to = from.saturating_add(max.max(1)).min(self.records.len());
-        for (id, record) in (from..).zip(&self.records[from..to]) {
+        let used = &self.records[..self.used as usize];
+        let from = cursor.min(used.len() as u64) as usize;
+        let to = from.saturating_add(max.max(1)).min(used.len());
+        for (id, record) in (from..).zip(&used[from..to]) {
             if record.is_live() {
                 f(ConnId(id as u32), record);
             }
         }
-        (to < self.records.len()).then_some(to as u64)
+        (to < used.len()).then_some(to as u64)
     }
 
     /// The hashes by which a record is in the index: of what its client sends, and, under NAT, its server.

@@ -8,7 +8,7 @@
 
 use std::io;
 
-use ripvs_arch::HugeSlice;
+use ripvs_arch::{zeroable, HugeSlice};
 
 use crate::types::Tick;
 
@@ -24,13 +24,15 @@ const MOST_AHEAD: u32 = (FAR - 4) << FAR_SHIFT;
 /// Marks a link to a list's head.
 const HEAD: u32 = 1 << 31;
 
-/// Neighbours in a list.
-#[derive(Clone, Copy, Debug, Default)]
-pub(super) struct Links {
-    /// The next record's number and 1, or 0.
-    next: u32,
-    /// The previous record's number, or the list's number and HEAD.
-    prev: u32,
+zeroable! {
+    /// Neighbours in a list.
+    #[derive(Clone, Copy, Debug, Default)]
+    pub(super) struct Links {
+        /// The next record's number and 1, or 0.
+        next: u32,
+        /// The previous record's number, or the list's number and HEAD.
+        prev: u32,
+    }
 }
 
 impl Links {

@@ -173,3 +173,6 @@ pub fn is_new_conn_expected<F: Family>(record: &Record<F>, reuse_mode: i32) -> b
         _ => false,
     }
 }
+
+#[cfg(test)]
+mod tests;

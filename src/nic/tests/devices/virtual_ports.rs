@@ -1,0 +1,163 @@
+//! Ports and queues on the virtual drivers that need nothing of the system: net_null and net_ring.
+
+use ripvs_nic::{Device, Eal, Mbuf, Mempool, PortConfig, PortError, Started, DATA_ROOM};
+use ripvs_packet::Frame;
+
+use crate::{Bed, Check};
+
+/// In the order they run.
+pub const CHECKS: &[Check] = &[
+    ("net_null_gives_and_takes_bursts", null_bursts),
+    ("a_ring_gives_back_what_was_sent_in_order", ring_loops),
+    (
+        "what_a_full_queue_does_not_take_is_freed_and_counted",
+        full_ring,
+    ),
+    ("queue_counts_are_clipped_to_what_the_driver_has", clipped),
+    ("a_device_closes_with_its_last_queue", closes_last),
+    ("bad_devices_are_refused_with_a_remedy", bad_devices),
+];
+
+fn pool(bed: &Bed, name: &str) -> Mempool {
+    Mempool::new(&bed.eal, name, 4095, 64, DATA_ROOM, None).expect("pool")
+}
+
+fn start(bed: &Bed, device: &str, config: &PortConfig, pool: &Mempool) -> Started {
+    let device = Device::attach(&bed.eal, device).expect("device");
+    device.start(config, pool).expect("start")
+}
+
+fn null_bursts(bed: &Bed) {
+    let pool = pool(bed, "null");
+    let mut port = start(bed, "net_null7,size=100", &PortConfig::default(), &pool);
+    let mut frames = Vec::with_capacity(32);
+    assert_eq!(port.rx[0].burst(&mut frames), 32);
+    assert_eq!(port.rx[0].burst(&mut frames), 0, "no room without growing");
+    assert!(frames.iter().all(|frame: &Mbuf| frame.len() == 100));
+    assert_eq!(pool.in_use(), 32);
+    assert_eq!(port.tx[0].burst(&mut frames), 32);
+    assert!(frames.is_empty());
+    assert_eq!(port.tx[0].counters().sent, 32);
+    let stats = port.port.stats().expect("stats");
+    assert_eq!((stats.ipackets, stats.opackets), (32, 32));
+    drop(port);
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn ring_loops(bed: &Bed) {
+    let pool = pool(bed, "ring");
+    let mut port = start(bed, "net_ring1", &PortConfig::default(), &pool);
+    let mut frames: Vec<Mbuf> = (0..40_u8)
+        .map(|i| pool.alloc(&[i; 60]).expect("room"))
+        .collect();
+    let jumbo: Vec<u8> = (0..9000).map(|i| i as u8).collect();
+    frames.push(pool.alloc(&jumbo).expect("room"));
+    assert_eq!(port.tx[0].burst(&mut frames), 41);
+    let mut back = Vec::with_capacity(64);
+    assert_eq!(port.rx[0].burst(&mut back), 41);
+    for (i, frame) in back[..40].iter().enumerate() {
+        assert_eq!(frame.head(), [i as u8; 60]);
+    }
+    let mut read = vec![0; 9000];
+    assert_eq!(back[40].copy_to(0, &mut read), 9000);
+    assert!(read == jumbo && back[40].segments() == 5);
+    drop(back);
+    drop(port);
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn full_ring(bed: &Bed) {
+    let pool = pool(bed, "full");
+    let mut port = start(bed, "net_ring2", &PortConfig::default(), &pool);
+    let mut frames: Vec<Mbuf> = (0..1500)
+        .map(|_| pool.alloc(b"frame").expect("room"))
+        .collect();
+    let sent = port.tx[0].burst(&mut frames);
+    assert!(
+        frames.is_empty() && sent > 0 && sent < 1500,
+        "the driver's ring holds fewer: {sent}"
+    );
+    let counters = port.tx[0].counters();
+    assert_eq!(
+        (counters.sent, counters.full, counters.unsendable),
+        (sent as u64, 1500 - sent as u64, 0)
+    );
+    assert_eq!(
+        pool.in_use() as usize,
+        sent,
+        "what was not sent is back in the pool"
+    );
+    let mut back = Vec::with_capacity(1500);
+    port.rx[0].burst(&mut back);
+    drop(back);
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn clipped(bed: &Bed) {
+    let device = Device::attach(&bed.eal, "net_ring3").expect("device");
+    let limits = device.limits().expect("limits");
+    let config = PortConfig {
+        rx_queues: 500,
+        tx_queues: 500,
+        ..PortConfig::default()
+    };
+    let plan = device.plan(&config, DATA_ROOM).expect("plan");
+    assert_eq!(
+        (plan.rx_queues, plan.tx_queues),
+        (limits.rx_queues, limits.tx_queues)
+    );
+    assert_eq!(plan.notes.len(), 2, "{plan}");
+    let null = Device::attach(&bed.eal, "net_null8,size=3000").expect("device");
+    let refused = null
+        .plan(&PortConfig::default(), DATA_ROOM)
+        .expect_err("3000 bytes in 2048");
+    assert!(
+        matches!(refused, PortError::RoomTooSmall { needed: 3000, .. }),
+        "{refused}"
+    );
+}
+
+fn closes_last(bed: &Bed) {
+    let pool = pool(bed, "close");
+    let Started {
+        port, rx, mut tx, ..
+    } = start(bed, "net_null9", &PortConfig::default(), &pool);
+    drop((port, rx));
+    assert!(matches!(
+        Device::attach(&bed.eal, "net_null9"),
+        Err(PortError::Attached { .. })
+    ));
+    let mut one = vec![pool.alloc(b"frame").expect("room")];
+    // A thread of its own: the last owner may be any.
+    let thread = std::thread::spawn(move || {
+        let _guard = Eal::register_thread().expect("an lcore id");
+        tx[0].burst(&mut one)
+    });
+    assert_eq!(thread.join().expect("no panic"), 1);
+    let again = Device::attach(&bed.eal, "net_null9").expect("the name is free again");
+    drop(again);
+}
+
+fn bad_devices(bed: &Bed) {
+    for (device, word) in [
+        ("net_nosuch0", "driver's name"),
+        ("0000:ff:1f.7", "vfio-pci"),
+        ("net_pcap0,rx_pcap=/nonexistent/file.pcap", "pcap format"),
+        (
+            "net_tap0,iface=a_name_that_is_far_too_long_for_linux",
+            "at most 15",
+        ),
+        ("net_af_packet0,iface=nosuchif", "network namespace"),
+    ] {
+        let error = Device::attach(&bed.eal, device).expect_err(device);
+        assert!(error.to_string().contains(word), "{device}: {error}");
+    }
+    assert!(matches!(
+        Device::attach(&bed.eal, ""),
+        Err(PortError::BadName { .. })
+    ));
+    assert!(matches!(
+        Device::attach(&bed.eal, "net_null0\0"),
+        Err(PortError::BadName { .. })
+    ));
+}

@@ -5,6 +5,12 @@
 /// which is also what the driver takes off the slot to get the longest frame it sends.
 const PACKET_OVERHEAD: u32 = 52;
 
+/// Slots in a ring, at least.
+const PACKET_SLOTS: u32 = 512;
+
+/// What the kernel allocates rings in.
+const PAGE: u32 = 4096;
+
 /// Ethernet header, two VLAN tags, and the FCS that DPDK counts in.
 pub(crate) const ETHERNET_OVERHEAD: u32 = 14 + 8 + 4;
 
@@ -55,12 +61,14 @@ pub fn tap(number: u16, iface: &str, mac: Option<&str>) -> String {
 /// [`af_packet_data_room`]. The driver's own default (slots of 2,048 bytes in blocks of 4,096) fits an MTU up to 1,974.
 pub fn af_packet(number: u16, iface: &str, mtu: u16, queues: u16) -> String {
     let slot = af_packet_slot(mtu);
-    // A block is one power of two of pages, which the kernel allocates in one piece, and holds whole slots.
-    let block = slot.next_power_of_two().max(4096);
-    let per_block = block / slot;
-    let blocks = 512_u32.div_ceil(per_block);
+    // A block is whole pages and whole slots: the driver (22.11) takes slots to follow each other across blocks.
+    let per_block = (1..=4)
+        .find(|count| (slot * count).is_multiple_of(PAGE))
+        .unwrap_or(4);
+    let blocks = PACKET_SLOTS.div_ceil(per_block);
     format!(
-        "net_af_packet{number},iface={iface},qpairs={queues},blocksz={block},framesz={slot},framecnt={}",
+        "net_af_packet{number},iface={iface},qpairs={queues},blocksz={},framesz={slot},framecnt={}",
+        slot * per_block,
         blocks * per_block
     )
 }
@@ -72,9 +80,9 @@ pub fn af_packet_data_room(mtu: u16) -> u16 {
 }
 
 fn af_packet_slot(mtu: u16) -> u32 {
-    // Slots are multiples of TPACKET_ALIGNMENT, 16. On receive the kernel puts the network header at a multiple of 16
-    // too, past the slot's own header and the link layer's, hence 16 more.
-    (u32::from(mtu) + ETHERNET_OVERHEAD + PACKET_OVERHEAD + 16).next_multiple_of(16)
+    // On receive the kernel puts the network header at a multiple of 16, past the slot's own header and the link layer's,
+    // hence 16 more. A quarter of a page, so that at most four slots fill a block.
+    (u32::from(mtu) + ETHERNET_OVERHEAD + PACKET_OVERHEAD + 16).next_multiple_of(PAGE / 4)
 }
 
 /// A net_af_xdp port on `queues` queues of the kernel interface `iface`, from the first on. `copy` keeps to the mode that
@@ -184,9 +192,12 @@ mod tests {
                 rest.split(',').next().unwrap().parse().unwrap()
             };
             let (block, slot, count) = (value("blocksz"), value("framesz"), value("framecnt"));
-            assert_eq!(block % 4096, 0);
-            assert_eq!(slot % 16, 0);
-            assert_eq!(count % (block / slot), 0, "mtu {mtu}");
+            assert_eq!(
+                (block % 4096, slot % 16, block % slot),
+                (0, 0, 0),
+                "mtu {mtu}"
+            );
+            assert!(count >= 512 && count % (block / slot) == 0, "mtu {mtu}");
             assert!(
                 slot - PACKET_OVERHEAD >= u32::from(mtu) + 14 + 4,
                 "mtu {mtu}"

@@ -154,7 +154,7 @@ impl fmt::Display for PortPlan {
 struct Quirks {
     /// Packets are spread over all queues that exist, so all must be taken (the kernel's fanout or hash does it).
     all_queues: bool,
-    /// As many receive as transmit queues: each pair is one file descriptor.
+    /// As many receive as transmit queues: each pair is one file descriptor, or one ring.
     paired_queues: bool,
     /// Spreads long frames over buffers without being asked, or without saying that it can.
     scatters_anyway: bool,
@@ -166,6 +166,8 @@ struct Quirks {
     no_rss: bool,
     /// Passes one vector of all descriptors to the kernel with each packet: only as many as a frame needs.
     few_descriptors: bool,
+    /// Has rings of this length, whatever is asked for.
+    fixed_descriptors: Option<u16>,
 }
 
 fn quirks(driver: &str) -> Quirks {
@@ -184,6 +186,7 @@ fn quirks(driver: &str) -> Quirks {
         },
         "net_af_xdp" => Quirks {
             all_queues: true,
+            fixed_descriptors: Some(2048),
             ..none
         },
         "net_memif" => Quirks {
@@ -204,7 +207,7 @@ fn quirks(driver: &str) -> Quirks {
             ..none
         },
         "net_ring" => Quirks {
-            all_queues: true,
+            paired_queues: true,
             ..none
         },
         _ => none,
@@ -270,17 +273,19 @@ impl PortPlan {
             config.fast_free && can(info.tx_offload_capa, SHIM_TX_OFFLOAD_MBUF_FAST_FREE);
         let rss = rss(quirks, config, info, rx_queues, &mut notes);
         let rss_hash = rss.is_some() && can(info.rx_offload_capa, SHIM_RX_OFFLOAD_RSS_HASH);
+        let rx_descriptors = match quirks.fixed_descriptors {
+            // Enough for the longest frame, and one more for what doesn't fill its buffer.
+            None if quirks.few_descriptors => {
+                u16::try_from(needed.div_ceil(room) + 1).unwrap_or(u16::MAX)
+            }
+            fixed => fixed.unwrap_or(config.rx_descriptors),
+        };
         let offload = |on: bool, flag: u64| if on { flag } else { 0 };
         Ok(Self {
             rx_queues,
             tx_queues,
-            rx_descriptors: if quirks.few_descriptors {
-                // Enough for the longest frame: the first buffer has a headroom, and one more where it is just filled.
-                u16::try_from(needed.div_ceil(room) + 1).unwrap_or(config.rx_descriptors)
-            } else {
-                config.rx_descriptors
-            },
-            tx_descriptors: config.tx_descriptors,
+            rx_descriptors,
+            tx_descriptors: quirks.fixed_descriptors.unwrap_or(config.tx_descriptors),
             mtu,
             rss,
             scatter,

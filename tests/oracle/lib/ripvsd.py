@@ -190,6 +190,7 @@ def configuration(plan, backend):
     if unknown:
         raise Stuck("no setting stands for module " + " ".join(unknown))
     text = [toml(None, workers=backend.workers, socket=backend.socket,
+                 connections=65536, icmp_ratelimit=0,
                  scheduling="exact" if backend.exact else None,
                  ftp_ports=ftp_ports(ftp[0]["parameters"]) if ftp else []),
             toml("[eal]", args=EAL)]

@@ -1,0 +1,32 @@
+# ripvsd and ripvsadm on Debian 12 with its DPDK.
+#
+#     docker build -t ripvs .
+#     docker run --rm -it --privileged --network host \
+#         -v /dev/hugepages:/dev/hugepages -v /etc/ripvs:/etc/ripvs -v /run/ripvs:/run/ripvs ripvs
+#
+# RUST is the toolchain; the drivers that EAL loads at run time are packages of their own.
+ARG DEBIAN=docker.io/library/debian:bookworm
+
+FROM ${DEBIAN} AS build
+ARG RUST=stable
+RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        build-essential ca-certificates curl libclang-dev libdpdk-dev pkg-config \
+    && rm -rf /var/lib/apt/lists/*
+RUN command -v cargo || curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs \
+        | sh -s -- -y --profile minimal --default-toolchain "${RUST}"
+ENV PATH=/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+WORKDIR /ripvs
+COPY . .
+RUN cargo build --release --locked -p ripvsd -p ripvsadm \
+    && strip --strip-debug target/release/ripvsd target/release/ripvsadm
+
+FROM ${DEBIAN}
+# librte-meta-net, -bus and -mempool hold the drivers; iproute2 helps with virtual devices
+RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
+        iproute2 librte-eal23 librte-ethdev23 librte-meta-bus librte-meta-mempool librte-meta-net \
+    && rm -rf /var/lib/apt/lists/*
+COPY --from=build /ripvs/target/release/ripvsd /ripvs/target/release/ripvsadm /usr/local/bin/
+RUN mkdir -p /etc/ripvs /run/ripvs
+STOPSIGNAL SIGTERM
+ENTRYPOINT ["ripvsd"]
+CMD ["--config", "/etc/ripvs/ripvsd.toml"]

@@ -28,6 +28,10 @@ mod sip;
 pub mod spec;
 pub mod state;
 pub mod tally;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod tests;
 mod tunnel;
 pub mod types;
 pub mod verdict;

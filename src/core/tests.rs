@@ -1,0 +1,187 @@
+//! Packets through whole workers, in memory: one and several workers alike.
+
+use ripvs_packet::checksum::{pseudo_v4, Sum};
+
+use crate::spec::{Forward, SchedKind};
+use crate::testing::{mac, Rig};
+use crate::types::proto;
+use crate::verdict::Drop;
+
+const WORKERS: [u16; 2] = [1, 3];
+
+/// A TCP or UDP packet in a frame to interface `n`; `flags` are TCP's.
+fn segment(n: u16, protocol: u8, from: (&str, u16), to: (&str, u16), flags: u8) -> Vec<u8> {
+    let addr = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().octets();
+    let (src, dst) = (addr(from.0), addr(to.0));
+    let mut l4 = vec![0; if protocol == proto::TCP { 20 } else { 12 }];
+    l4[..2].copy_from_slice(&from.1.to_be_bytes());
+    l4[2..4].copy_from_slice(&to.1.to_be_bytes());
+    let check = if protocol == proto::TCP {
+        l4[12] = 0x50;
+        l4[13] = flags;
+        16
+    } else {
+        l4[5] = 12;
+        6
+    };
+    let sum = pseudo_v4(src, dst, protocol, l4.len() as u16)
+        .and(&l4)
+        .checksum();
+    l4[check..check + 2].copy_from_slice(&sum.to_be_bytes());
+    let header = ripvs_packet::ipv4::build(&ripvs_packet::ipv4::NewHeader {
+        tos: 0,
+        total_len: 20 + l4.len() as u16,
+        id: 1,
+        fragment: 0,
+        ttl: 64,
+        protocol,
+        src,
+        dst,
+    });
+    let mut frame = [
+        mac(n).as_slice(),
+        &[2, 0, 0, 0, 9, 9],
+        &[8, 0],
+        &header,
+        &l4,
+    ]
+    .concat();
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+/// Source and destination with ports, flags, and whether the transport checksum is right.
+fn read(frame: &[u8]) -> (String, String, u8, bool) {
+    let ip = &frame[14..];
+    let total = usize::from(u16::from_be_bytes([ip[2], ip[3]]));
+    let (ip, l4) = (&ip[..20], &ip[20..total]);
+    let at = |addr: usize, port: usize| {
+        let addr = std::net::Ipv4Addr::new(ip[addr], ip[addr + 1], ip[addr + 2], ip[addr + 3]);
+        format!("{addr}:{}", u16::from_be_bytes([l4[port], l4[port + 1]]))
+    };
+    let src = [ip[12], ip[13], ip[14], ip[15]];
+    let dst = [ip[16], ip[17], ip[18], ip[19]];
+    let right = pseudo_v4(src, dst, ip[9], l4.len() as u16)
+        .and(l4)
+        .is_valid()
+        && Sum::of(ip).is_valid();
+    (
+        at(12, 0),
+        at(16, 2),
+        if ip[9] == proto::TCP { l4[13] } else { 0 },
+        right,
+    )
+}
+
+#[test]
+fn a_nat_connection_goes_both_ways_through_any_number_of_workers() {
+    for workers in WORKERS {
+        let mut rig = Rig::new(workers);
+        let service = rig.service(proto::TCP, "192.0.2.100", 80, SchedKind::Rr);
+        let dest = rig.dest(service, "10.0.0.11", 8080, Forward::Masq);
+        for client in 1000..1020 {
+            let request = |flags| {
+                segment(
+                    0,
+                    proto::TCP,
+                    ("198.18.0.1", client),
+                    ("192.0.2.100", 80),
+                    flags,
+                )
+            };
+            let reply = |flags| {
+                segment(
+                    1,
+                    proto::TCP,
+                    ("10.0.0.11", 8080),
+                    ("198.18.0.1", client),
+                    flags,
+                )
+            };
+            let sent = rig.send(0, &request(2));
+            assert_eq!(sent.len(), 1);
+            assert_eq!(sent[0].0, 1);
+            let (from, to, flags, right) = read(&sent[0].1);
+            assert_eq!(
+                (from.as_str(), to.as_str(), flags, right),
+                (&*format!("198.18.0.1:{client}"), "10.0.0.11:8080", 2, true)
+            );
+            let sent = rig.send(1, &reply(0x12));
+            let (from, to, _, right) = read(&sent[0].1);
+            assert_eq!(
+                (sent[0].0, from.as_str(), to, right),
+                (0, "192.0.2.100:80", format!("198.18.0.1:{client}"), true)
+            );
+            assert_eq!(rig.send(0, &request(0x10)).len(), 1);
+        }
+        let tally = rig.tally(dest);
+        assert_eq!(
+            (tally.conns, tally.in_packets, tally.out_packets),
+            (20, 40, 20)
+        );
+        assert_eq!((tally.active, tally.inactive), (20, 0));
+        assert!(rig.conns().iter().all(|conn| conn.state == "ESTABLISHED"));
+        rig.wait(901);
+        assert!(rig.conns().is_empty());
+        let tally = rig.tally(dest);
+        assert_eq!((tally.active, tally.inactive, tally.refs), (0, 0, 0));
+    }
+}
+
+#[test]
+fn persistence_keeps_a_client_at_one_dest_through_any_number_of_workers() {
+    for workers in WORKERS {
+        let mut rig = Rig::new(workers);
+        let service = rig.service_as(Rig::persistent(proto::UDP, "192.0.2.100", 53, 30));
+        for n in 11..14 {
+            rig.dest(service, &format!("10.0.0.{n}"), 53, Forward::Route);
+        }
+        for client in ["198.18.0.1", "198.18.0.2", "198.18.0.3"] {
+            let macs: Vec<Vec<u8>> = (1000..1030)
+                .map(|port| {
+                    let sent = rig.send(
+                        0,
+                        &segment(0, proto::UDP, (client, port), ("192.0.2.100", 53), 0),
+                    );
+                    sent[0].1[..6].to_vec()
+                })
+                .collect();
+            assert!(macs.iter().all(|mac| *mac == macs[0]), "{workers} {client}");
+        }
+        let templates = |rig: &Rig| rig.conns().iter().filter(|conn| conn.client.1 == 0).count();
+        assert_eq!(templates(&rig), 3);
+        rig.wait(29);
+        assert_eq!(templates(&rig), 3);
+        rig.wait(400);
+        assert!(rig.conns().is_empty());
+    }
+}
+
+#[test]
+fn an_upper_threshold_counts_all_workers() {
+    for workers in WORKERS {
+        let mut rig = Rig::new(workers);
+        let service = rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Rr);
+        rig.dest_as(
+            service,
+            crate::spec::DestSpec {
+                addr: "10.0.0.11".parse().unwrap(),
+                port: 53,
+                forward: Forward::Route,
+                weight: 1,
+                upper: 5,
+                lower: 0,
+                tunnel: crate::spec::TunnelKind::Ipip,
+                tunnel_csum: crate::spec::TunnelCsum::None,
+            },
+        );
+        for port in 1000..1010 {
+            rig.send(
+                0,
+                &segment(0, proto::UDP, ("198.18.0.1", port), ("192.0.2.100", 53), 0),
+            );
+        }
+        assert_eq!(rig.conns().len(), 5, "{workers} workers");
+        assert_eq!(rig.counters().dropped_for(Drop::NoDest), 5);
+    }
+}

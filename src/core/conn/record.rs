@@ -10,8 +10,8 @@ use crate::spec::Forward;
 use crate::types::{DestId, ServiceId, Tick, WorkerId};
 
 zeroable! {
-    /// Flags of a connection, with the bit values of `linux/ip_vs.h` where that has them (its lower sixteen go into
-    /// synchronisation messages as they are, less [`Flags::OURS`]). The lowest three bits are the forwarding method.
+    /// Flags of a connection. The bit values are those of `linux/ip_vs.h`, so that less [`Flags::OURS`] they are what a
+    /// synchronisation message has; the lowest three bits are the forwarding method.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Flags(pub u16);
 }

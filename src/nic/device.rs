@@ -175,7 +175,7 @@ impl Device {
     pub fn plan(&self, config: &PortConfig, data_room: u16) -> Result<PortPlan, PortError> {
         let (mut plan, _) = self.draft(config, data_room)?;
         self.handle.fit_descriptors(&mut plan)?;
-        plan.count_mbufs();
+        plan.count_mbufs(self.handle.members().count());
         Ok(plan)
     }
 
@@ -185,14 +185,7 @@ impl Device {
         data_room: u16,
     ) -> Result<(PortPlan, rte_eth_dev_info), PortError> {
         let info = self.handle.info()?;
-        let plan = PortPlan::draft(
-            &self.handle.name,
-            &self.handle.driver,
-            &self.handle.args,
-            config,
-            &info,
-            data_room,
-        )?;
+        let plan = PortPlan::draft(&self.handle, config, &info, data_room)?;
         Ok((plan, info))
     }
 
@@ -207,10 +200,9 @@ impl Device {
         logs::clear();
         handle.configure(config, &plan, &info)?;
         handle.fit_descriptors(&mut plan)?;
-        plan.count_mbufs();
+        plan.count_mbufs(handle.members().count());
         handle.set_up_queues(&plan, pool)?;
-        if handle.driver == "net_tap" && plan.configured_mtu != 1500 {
-            // The kernel's side of the tap has the usual MTU until the driver is asked for another by itself.
+        if plan.tell_mtu {
             handle.set_mtu(plan.configured_mtu)?;
         }
         if let Some(mac) = config.mac {

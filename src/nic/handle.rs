@@ -29,7 +29,7 @@ pub(crate) struct Handle {
     device: *mut dpdk_sys::rte_device,
     plugged: bool,
     /// Members of a bond, which must be there as long as it is: dropped after the bond is closed.
-    _members: Vec<Device>,
+    members: Vec<Device>,
     _live: Live,
 }
 
@@ -70,7 +70,7 @@ impl Handle {
             args: args.to_owned(),
             device: std::ptr::null_mut(),
             plugged,
-            _members: members,
+            members,
             _live: Live::new(),
         };
         let info = handle.info()?;
@@ -82,6 +82,11 @@ impl Handle {
                 .into_owned();
         }
         Ok(handle)
+    }
+
+    /// Members, where this is a bond.
+    pub(crate) fn members(&self) -> impl Iterator<Item = &Device> {
+        self.members.iter()
     }
 
     pub(crate) fn check(&self, step: &'static str, status: i32) -> Result<(), PortError> {

@@ -44,6 +44,7 @@ mod mempool;
 mod plan;
 mod port;
 mod queue;
+mod quirks;
 mod rss;
 mod segment;
 mod thread;

@@ -1,5 +1,5 @@
-//! What is wished of a port, what its driver can do, and what comes of the two. The drivers' peculiarities that DPDK's
-//! own limits don't tell are here, each with its reason (DPDK 22.11's sources).
+//! What is wished of a port, what its driver can do, and what comes of the two. The drivers'
+//! peculiarities are in `quirks`.
 
 use std::fmt;
 
@@ -9,9 +9,12 @@ use dpdk_sys::{
 };
 
 use crate::devargs::ETHERNET_OVERHEAD;
+use crate::device::Device;
 use crate::error::{Errno, PortError};
+use crate::handle::Handle;
 use crate::mempool::HEADROOM;
 use crate::port::Mac;
+use crate::quirks::Quirks;
 use crate::rss::{Rss, RssEnd};
 
 /// What is wished of a port. Numbers are brought within what the driver has, and the plan says so.
@@ -131,6 +134,7 @@ pub struct PortPlan {
     /// What of the wishes did not come true, a sentence each.
     pub notes: Vec<String>,
     pub(crate) configured_mtu: u16,
+    pub(crate) tell_mtu: bool,
     pub(crate) rx_offloads: u64,
     pub(crate) tx_offloads: u64,
 }
@@ -149,81 +153,14 @@ impl fmt::Display for PortPlan {
     }
 }
 
-/// What a driver does that its limits don't tell.
-#[derive(Clone, Copy, Default)]
-struct Quirks {
-    /// Packets are spread over all queues that exist, so all must be taken (the kernel's fanout or hash does it).
-    all_queues: bool,
-    /// As many receive as transmit queues: each pair is one file descriptor, or one ring.
-    paired_queues: bool,
-    /// Spreads long frames over buffers without being asked, or without saying that it can.
-    scatters_anyway: bool,
-    /// Sends segmented frames, or reads none of the bytes, without saying so.
-    gathers_anyway: bool,
-    /// Carries longer frames than the length it names.
-    longer_than_said: bool,
-    /// Offers hashing and does none.
-    no_rss: bool,
-    /// Passes one vector of all descriptors to the kernel with each packet: only as many as a frame needs.
-    few_descriptors: bool,
-    /// Has rings of this length, whatever is asked for.
-    fixed_descriptors: Option<u16>,
-}
-
-fn quirks(driver: &str) -> Quirks {
-    let none = Quirks::default();
-    match driver {
-        "net_tap" => Quirks {
-            paired_queues: true,
-            no_rss: true,
-            few_descriptors: true,
-            ..none
-        },
-        "net_af_packet" => Quirks {
-            all_queues: true,
-            longer_than_said: true,
-            ..none
-        },
-        "net_af_xdp" => Quirks {
-            all_queues: true,
-            fixed_descriptors: Some(2048),
-            ..none
-        },
-        "net_memif" => Quirks {
-            scatters_anyway: true,
-            longer_than_said: true,
-            ..none
-        },
-        "net_pcap" => Quirks {
-            all_queues: true,
-            scatters_anyway: true,
-            gathers_anyway: true,
-            ..none
-        },
-        "net_null" => Quirks {
-            scatters_anyway: true,
-            gathers_anyway: true,
-            no_rss: true,
-            ..none
-        },
-        "net_ring" => Quirks {
-            paired_queues: true,
-            ..none
-        },
-        _ => none,
-    }
-}
-
 impl PortPlan {
     pub(crate) fn draft(
-        name: &str,
-        driver: &str,
-        args: &str,
+        handle: &Handle,
         config: &PortConfig,
         info: &rte_eth_dev_info,
         data_room: u16,
     ) -> Result<Self, PortError> {
-        let quirks = quirks(driver);
+        let quirks = Quirks::of(&handle.driver, handle.members().map(Device::driver));
         let mut notes = Vec::new();
         let (rx_queues, tx_queues) = queues(quirks, config, info, &mut notes);
 
@@ -247,7 +184,7 @@ impl PortPlan {
         let asked_scatter = needed > room && can(info.rx_offload_capa, SHIM_RX_OFFLOAD_SCATTER);
         let scatter = needed > room && (asked_scatter || quirks.scatters_anyway);
         let too_small = |needed| PortError::RoomTooSmall {
-            device: name.to_owned(),
+            device: handle.name.clone(),
             room,
             needed,
         };
@@ -255,11 +192,12 @@ impl PortPlan {
             return Err(too_small(needed));
         }
         // net_null sets the length of what it makes up without a look at the buffer's.
-        let made_up = args
+        let made_up = handle
+            .args
             .split(',')
             .filter_map(|arg| arg.strip_prefix("size=")?.parse::<u32>().ok())
             .max();
-        if let Some(size) = made_up.filter(|size| driver == "net_null" && *size > room) {
+        if let Some(size) = made_up.filter(|size| handle.driver == "net_null" && *size > room) {
             return Err(too_small(size));
         }
 
@@ -294,6 +232,8 @@ impl PortPlan {
             mbufs: 0,
             notes,
             configured_mtu,
+            // 1,500 is what the kernel's side begins with.
+            tell_mtu: quirks.tell_mtu && configured_mtu != 1500,
             rx_offloads: offload(asked_scatter, SHIM_RX_OFFLOAD_SCATTER)
                 | offload(rss_hash, SHIM_RX_OFFLOAD_RSS_HASH),
             tx_offloads: offload(said_gather, SHIM_TX_OFFLOAD_MULTI_SEGS)
@@ -302,11 +242,13 @@ impl PortPlan {
         })
     }
 
-    /// Counts the mbufs that its queues hold, once the numbers of descriptors stand.
-    pub(crate) fn count_mbufs(&mut self) {
+    /// Counts the mbufs that its queues hold, once the numbers of descriptors stand. Each member of a bond has the queues
+    /// of the bond.
+    pub(crate) fn count_mbufs(&mut self, members: usize) {
         let held = |queues: u16, descriptors: u16| u32::from(queues) * u32::from(descriptors);
-        self.mbufs =
+        let each =
             held(self.rx_queues, self.rx_descriptors) + held(self.tx_queues, self.tx_descriptors);
+        self.mbufs = each.saturating_mul(u32::try_from(members.max(1)).unwrap_or(u32::MAX));
     }
 
     /// Longest frame that may be sent, both VLAN tags included, without FCS.

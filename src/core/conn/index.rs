@@ -209,3 +209,115 @@ impl Index {
         size_of_val::<[Bucket]>(&self.buckets)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A hash with this home among `buckets` and this tag.
+    fn hash(index: &Index, home: usize, tag: u8) -> u64 {
+        let hash =
+            ((home as u64) << 32).div_ceil(index.buckets.len() as u64) << 32 | u64::from(tag);
+        assert_eq!(index.home(hash), home);
+        hash
+    }
+
+    fn empty(index: &Index) -> bool {
+        index.buckets.iter().all(|bucket| *bucket == [0; 8])
+    }
+
+    #[test]
+    fn bytes_are_compared_exactly() {
+        let word = u64::from_le_bytes([0, 1, 0x80, 0xff, 0, 1, 0x7f, 0x81]);
+        assert_eq!(equal_bytes(word, 0), 0b0001_0001);
+        assert_eq!(equal_bytes(word, 1), 0b0010_0010);
+        assert_eq!(equal_bytes(word, 0x80), 0b0000_0100);
+        assert_eq!(equal_bytes(word, 0xff), 0b0000_1000);
+        assert_eq!(equal_bytes(word, 0x7f), 0b0100_0000);
+        assert_eq!(equal_bytes(word, 0x81), 0b1000_0000);
+        assert_eq!(equal_bytes(word, 2), 0);
+        assert_eq!(equal_bytes(0, 0), 0xff);
+    }
+
+    #[test]
+    fn a_bucket_that_runs_over_loses_nothing_and_leaves_nothing_behind() {
+        let mut index = Index::new(5 * SLOTS as u64).unwrap();
+        // All at home in the last bucket, so that they go round the end.
+        let entries: Vec<(u64, u32)> = (0..40)
+            .map(|n| (hash(&index, 4, 1 + n % 7), 1000 + u32::from(n)))
+            .collect();
+        for &(hash, entry) in &entries {
+            index.insert(hash, entry, |_| false);
+        }
+        for &(hash, entry) in &entries {
+            assert_eq!(index.find(hash, |found| found == entry), Some(entry));
+        }
+        assert_eq!(index.find(hash(&index, 4, 1), |_| false), None);
+        // From the middle outwards, so that full and half-empty buckets are searched through.
+        for n in 0..40 {
+            let at = if n % 2 == 0 { 20 + n / 2 } else { 19 - n / 2 };
+            let (hash, entry) = entries[at];
+            assert!(index.remove(hash, entry));
+            assert!(!index.remove(hash, entry), "once is enough");
+            assert_eq!(index.find(hash, |found| found == entry), None);
+        }
+        assert!(empty(&index));
+    }
+
+    #[test]
+    fn equal_entries_are_found_newest_first_whatever_was_removed() {
+        let mut index = Index::new(4 * SLOTS as u64).unwrap();
+        let hash = hash(&index, 1, 9);
+        // Others of the same bucket and tag, so that equal ones are pushed on.
+        for other in 100..110 {
+            index.insert(hash, other, |_| false);
+        }
+        let same = |entry: u32| entry < 100;
+        for entry in 0..10 {
+            index.insert(hash, entry, same);
+            assert_eq!(index.find(hash, same), Some(entry));
+        }
+        assert!(index.remove(hash, 5) && index.remove(hash, 9) && index.remove(hash, 102));
+        index.insert(hash, 10, same);
+        for newest in [10, 8, 7, 6, 4, 3, 2, 1, 0] {
+            assert_eq!(index.find(hash, same), Some(newest));
+            assert!(index.remove(hash, newest));
+        }
+        for other in (100..110).filter(|other| *other != 102) {
+            assert!(index.remove(hash, other));
+        }
+        assert!(empty(&index));
+    }
+
+    #[test]
+    fn of_very_many_equal_entries_the_oldest_fall_off() {
+        let mut index = Index::new(40 * SLOTS as u64).unwrap();
+        let hash = hash(&index, 3, 200);
+        for entry in 0..100 {
+            index.insert(hash, entry, |_| true);
+        }
+        let mut kept = Vec::new();
+        index.find(hash, |entry| {
+            kept.push(entry);
+            false
+        });
+        assert_eq!(
+            kept,
+            (100 - MOST_EQUAL as u32..100).rev().collect::<Vec<_>>()
+        );
+        for entry in 0..100 {
+            assert_eq!(index.remove(hash, entry), kept.contains(&entry));
+        }
+        assert!(empty(&index));
+    }
+
+    #[test]
+    fn the_candidate_is_an_entry_of_that_tag_in_the_home_bucket() {
+        let mut index = Index::new(4 * SLOTS as u64).unwrap();
+        let (one, two) = (hash(&index, 2, 50), hash(&index, 2, 51));
+        index.insert(one, 7, |_| false);
+        assert_eq!(index.candidate(one), Some(7));
+        assert_eq!(index.candidate(two), None);
+        assert_eq!(index.candidate(hash(&index, 0, 50)), None);
+    }
+}

@@ -1,7 +1,7 @@
 //! What is kept of one connection: one cache line for IPv4, two for IPv6. What must agree with the index (addresses, ports,
 //! some flags) or the wheel (expiry) can be read here and is changed through the table only.
 
-use ripvs_arch::zeroable;
+use ripvs_arch::{prefetch_read, zeroable};
 
 use super::wheel::{Links, Timed};
 use super::{ConnId, Endpoints, Key, NewConn, OutKey};
@@ -10,8 +10,8 @@ use crate::spec::Forward;
 use crate::types::{DestId, ServiceId, Tick, WorkerId};
 
 zeroable! {
-    /// Flags of a connection, with the bit values of `linux/ip_vs.h` where that has them (its lower sixteen go into
-    /// synchronisation messages as they are, less [`Flags::OURS`]). The lowest three bits are the forwarding method.
+    /// Flags of a connection. The bit values are those of `linux/ip_vs.h`, so that less [`Flags::OURS`] they are what a
+    /// synchronisation message has; the lowest three bits are the forwarding method.
     #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
     pub struct Flags(pub u16);
 }
@@ -385,6 +385,15 @@ impl<F: Family> Record<F> {
         self.set_dest(ends.dest);
         if ends.cport != 0 {
             self.flags = self.flags.without(Flags::NO_CPORT);
+        }
+    }
+
+    /// Begins to fetch the record, of an IPv6 one the second line too.
+    #[inline]
+    pub(super) fn prefetch(&self) {
+        prefetch_read(self);
+        if size_of::<Self>() > 64 {
+            prefetch_read(&self.hop_out);
         }
     }
 

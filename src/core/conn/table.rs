@@ -2,7 +2,7 @@
 
 use std::io;
 
-use ripvs_arch::{prefetch_read, FlowHash, HugeSlice};
+use ripvs_arch::{FlowHash, HugeSlice};
 
 use super::index::Index;
 use super::record::{Flags, Record};
@@ -34,6 +34,9 @@ pub enum Expiry {
     /// So many ticks more, which is its timeout from now on.
     Again(u32),
 }
+
+/// The hashes by which a record is in the index: of what its client sends, and, under NAT, its server.
+type Hashes = (Option<u64>, Option<u64>);
 
 /// The connections of one worker and family.
 #[derive(Debug)]
@@ -122,7 +125,7 @@ impl<F: Family> ConnTable<F> {
     #[inline]
     pub fn prefetch_record(&self, hash: u64) {
         if let Some(entry) = self.index.candidate(hash) {
-            prefetch_read(&self.records[(entry & !OUT) as usize]);
+            self.records[(entry & !OUT) as usize].prefetch();
         }
     }
 
@@ -203,10 +206,12 @@ impl<F: Family> ConnTable<F> {
         let place = &mut self.records[id as usize];
         let expires = now.plus(new.timeout.min(LONGEST));
         *place = Record::of(new, place.generation().wrapping_add(1), expires);
+        let hashes = self.hashes(&self.records[id as usize]);
+        self.prefetch_hashes(hashes);
         self.len += 1;
         self.no_cport += u32::from(new.flags.has(Flags::NO_CPORT));
-        self.enter(id);
         self.wheel.start(&mut self.records, id);
+        self.enter(id, hashes);
         Ok(ConnId(id))
     }
 
@@ -285,7 +290,7 @@ impl<F: Family> ConnTable<F> {
         if open && !record.has(Flags::NO_CPORT) {
             self.no_cport -= 1;
         }
-        self.enter(id.0);
+        self.enter(id.0, self.hashes(&self.records[id.0 as usize]));
         true
     }
 
@@ -302,16 +307,32 @@ impl<F: Family> ConnTable<F> {
         let mut aside = budget / 4 + 1;
         self.wheel.draw_near(&mut self.records, &mut aside);
         let mut budget = budget;
-        while let Some(id) = self.wheel.pop_due(&mut self.records, now, &mut budget) {
-            let record = &mut self.records[id as usize];
-            match f(record, ConnId(id)) {
-                Expiry::Remove => self.release(id),
-                Expiry::Again(ticks) => {
-                    record.timeout = ticks;
-                    // Not now again: that would never end.
-                    record.set_expires(now.plus(ticks.clamp(1, LONGEST)));
-                    self.wheel.start(&mut self.records, id);
+        // A few at a time, so that what the index has of them can come while others are dealt with.
+        let mut due = [0; 16];
+        loop {
+            let mut count = 0;
+            while count < due.len() {
+                let Some(id) = self.wheel.pop_due(&mut self.records, now, &mut budget) else {
+                    break;
+                };
+                self.prefetch_hashes(self.hashes(&self.records[id as usize]));
+                due[count] = id;
+                count += 1;
+            }
+            for &id in &due[..count] {
+                let record = &mut self.records[id as usize];
+                match f(record, ConnId(id)) {
+                    Expiry::Remove => self.release(id),
+                    Expiry::Again(ticks) => {
+                        record.timeout = ticks;
+                        // Not now again: that would never end.
+                        record.set_expires(now.plus(ticks.clamp(1, LONGEST)));
+                        self.wheel.start(&mut self.records, id);
+                    }
                 }
+            }
+            if count < due.len() {
+                break;
             }
         }
         self.wheel.is_past(now)
@@ -336,8 +357,7 @@ impl<F: Family> ConnTable<F> {
         (to < used.len()).then_some(to as u64)
     }
 
-    /// The hashes by which a record is in the index: of what its client sends, and, under NAT, its server.
-    fn hashes(&self, record: &Record<F>) -> (Option<u64>, Option<u64>) {
+    fn hashes(&self, record: &Record<F>) -> Hashes {
         let flags = record.flags();
         if flags.has(Flags::ONE_PACKET) {
             return (None, None);
@@ -354,10 +374,15 @@ impl<F: Family> ConnTable<F> {
         (Some(self.hash_in(&record.key())), out)
     }
 
+    #[inline]
+    fn prefetch_hashes(&self, hashes: Hashes) {
+        for hash in [hashes.0, hashes.1].into_iter().flatten() {
+            self.index.prefetch(hash);
+        }
+    }
+
     /// Puts a record into the index.
-    fn enter(&mut self, id: u32) {
-        let record = self.records[id as usize];
-        let (inbound, outbound) = self.hashes(&record);
+    fn enter(&mut self, id: u32, (inbound, outbound): Hashes) {
         let records = &self.records;
         // Equal is what one look-up of either kind could take for the other: same client, same other end.
         let end = |entry: u32| {

@@ -229,3 +229,160 @@ impl Wheel {
         size_of_val::<[u32]>(&self.heads) + size_of_val::<[u64]>(&self.occupied)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Clone, Copy, Default)]
+    struct Item {
+        expires: Tick,
+        links: Links,
+    }
+
+    impl Timed for Item {
+        fn expires(&self) -> Tick {
+            self.expires
+        }
+
+        fn links(&self) -> Links {
+            self.links
+        }
+
+        fn links_mut(&mut self) -> &mut Links {
+            &mut self.links
+        }
+    }
+
+    const SECOND: u32 = Tick::HZ;
+    const DAY: u32 = 86_400 * SECOND;
+
+    fn items(count: usize, now: Tick, delay: impl Fn(u32) -> u32) -> (Wheel, Vec<Item>) {
+        let mut wheel = Wheel::new(now).unwrap();
+        let mut items = vec![Item::default(); count];
+        for id in 0..count as u32 {
+            items[id as usize].expires = now.plus(delay(id));
+            wheel.start(&mut items, id);
+        }
+        (wheel, items)
+    }
+
+    fn scatter(n: u32) -> u32 {
+        // Fibonacci hashing: spread, but the same every time.
+        n.wrapping_mul(0x9e37_79b9) >> 4
+    }
+
+    fn all_due(wheel: &mut Wheel, items: &mut [Item], now: Tick) -> Vec<u32> {
+        let mut due = Vec::new();
+        while let Some(id) = wheel.pop_due(items, now, &mut 1_000_000) {
+            due.push(id);
+        }
+        assert!(wheel.is_past(now));
+        due
+    }
+
+    #[test]
+    fn everything_comes_at_its_tick_for_days_and_across_the_wrap() {
+        let start = Tick(0u32.wrapping_sub(2 * DAY));
+        let longest = [SECOND, 15 * 60 * SECOND, 2 * 3600 * SECOND, DAY, 31 * DAY];
+        let delay = |n: u32| 1 + scatter(n) % longest[n as usize % longest.len()];
+        let (mut wheel, mut items) = items(3000, start, delay);
+        let (mut now, mut fired, mut n) = (start, 0u32, 3000);
+        while now.until(start) < 4 * DAY {
+            // Mostly single ticks, with pauses of up to 40 minutes.
+            let before = now;
+            n += 1;
+            now = now.plus(if n % 64 == 0 {
+                1 + scatter(n) % (40 * 60 * SECOND)
+            } else {
+                1
+            });
+            for id in all_due(&mut wheel, &mut items, now) {
+                let expires = items[id as usize].expires;
+                assert!(now.reached(expires), "early by {}", expires.until(now));
+                assert!(!before.reached(expires), "late by {}", now.until(expires));
+                fired += 1;
+                items[id as usize].expires = now.plus(delay(fired));
+                wheel.start(&mut items, id);
+            }
+        }
+        assert!(fired > 10_000, "{fired}");
+        assert!(now.0 < 3 * DAY, "the clock has wrapped");
+    }
+
+    #[test]
+    fn what_is_put_off_waits_and_what_is_taken_out_never_comes() {
+        let now = Tick(1000);
+        let (mut wheel, mut items) = items(300, now, |n| 10 + n % 3);
+        for id in 0..300 {
+            match id % 3 {
+                0 => items[id as usize].expires = now.plus(400_000 + id),
+                1 => wheel.stop(&mut items, id),
+                _ => {}
+            }
+        }
+        let mut first = all_due(&mut wheel, &mut items, now.plus(100));
+        first.sort_unstable();
+        assert_eq!(first, (0..300).filter(|id| id % 3 == 2).collect::<Vec<_>>());
+        assert_eq!(all_due(&mut wheel, &mut items, now.plus(399_999)), []);
+        for id in (0..300).step_by(3) {
+            assert_eq!(
+                all_due(&mut wheel, &mut items, now.plus(400_000 + id)),
+                [id]
+            );
+        }
+    }
+
+    #[test]
+    fn a_budget_is_kept_to_and_nothing_forgotten_in_between() {
+        let now = Tick(77);
+        let (mut wheel, mut items) = items(1000, now, |n| if n < 900 { 5 } else { 6 });
+        let (mut seen, mut calls) = (0, 0);
+        while !wheel.is_past(now.plus(10)) {
+            let mut budget = 10;
+            let mut got = 0;
+            while wheel
+                .pop_due(&mut items, now.plus(10), &mut budget)
+                .is_some()
+            {
+                got += 1;
+            }
+            assert!(got <= 10);
+            seen += got;
+            calls += 1;
+        }
+        assert_eq!(seen, 1000);
+        assert!((100..110).contains(&calls), "{calls}");
+    }
+
+    #[test]
+    fn a_hundred_thousand_far_timers_come_on_time_with_little_work_each_tick() {
+        // All due within one far list's time, an hour ahead: 1.5 a tick.
+        let now = Tick(123);
+        let from = 6 << FAR_SHIFT;
+        let (mut wheel, mut items) =
+            items(100_000, now, |n| from - 123 + scatter(n) % (1 << FAR_SHIFT));
+        let (mut seen, mut late) = (0, 0);
+        for ahead in 0..(7 << FAR_SHIFT) + 100 {
+            let at = now.plus(ahead);
+            wheel.draw_near(&mut items, &mut 3);
+            let mut budget = 12;
+            while let Some(id) = wheel.pop_due(&mut items, at, &mut budget) {
+                seen += 1;
+                late = at.until(items[id as usize].expires).max(late);
+            }
+        }
+        assert_eq!((seen, late), (100_000, 0));
+    }
+
+    #[test]
+    fn a_delay_beyond_the_far_wheel_is_kept() {
+        let now = Tick(5);
+        let (mut wheel, mut items) = items(1, now, |_| 200 * DAY);
+        for day in 1..200 {
+            assert_eq!(all_due(&mut wheel, &mut items, now.plus(day * DAY)), []);
+        }
+        assert_eq!(all_due(&mut wheel, &mut items, now.plus(200 * DAY - 1)), []);
+        assert_eq!(all_due(&mut wheel, &mut items, now.plus(200 * DAY)), [0]);
+    }
+}

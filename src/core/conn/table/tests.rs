@@ -496,3 +496,20 @@ fn a_persistence_engines_template_is_found_by_its_data_alone() {
         Some(first)
     );
 }
+
+#[test]
+fn eight_million_connections_take_no_more_memory_than_promised() {
+    // Laid out, but not touched.
+    let four = table::<V4>(8_000_000, Tick(0));
+    let six = table::<V6>(8_000_000, Tick(0));
+    assert!(
+        four.bytes() <= 96 * 8_000_000,
+        "{}",
+        four.bytes() / 8_000_000
+    );
+    assert!(
+        six.bytes() <= 144 * 8_000_000,
+        "{}",
+        six.bytes() / 8_000_000
+    );
+}

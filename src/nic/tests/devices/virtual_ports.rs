@@ -1,6 +1,8 @@
-//! Ports and queues on the virtual drivers that need nothing of the system: net_null and net_ring.
+//! Ports and queues on the virtual drivers that need nothing of the system: net_null, net_ring, net_pcap and net_memif.
 
-use ripvs_nic::{Device, Eal, Mbuf, Mempool, PortConfig, PortError, Started, DATA_ROOM};
+use std::time::{Duration, Instant};
+
+use ripvs_nic::{devargs, Device, Eal, Mbuf, Mempool, PortConfig, PortError, Started, DATA_ROOM};
 use ripvs_packet::Frame;
 
 use crate::{Bed, Check};
@@ -15,11 +17,20 @@ pub const CHECKS: &[Check] = &[
     ),
     ("queue_counts_are_clipped_to_what_the_driver_has", clipped),
     ("a_device_closes_with_its_last_queue", closes_last),
+    ("net_pcap_reads_a_file_and_writes_what_is_sent", pcap_copies),
+    (
+        "net_pcap_repeats_a_file_for_ever_from_its_own_mbufs",
+        pcap_endless,
+    ),
+    (
+        "net_memif_carries_segmented_frames_between_two_ends",
+        memif_link,
+    ),
     ("bad_devices_are_refused_with_a_remedy", bad_devices),
 ];
 
 fn pool(bed: &Bed, name: &str) -> Mempool {
-    Mempool::new(&bed.eal, name, 4095, 64, DATA_ROOM, None).expect("pool")
+    Mempool::new(&bed.eal, name, 1023, 64, DATA_ROOM, None).expect("pool")
 }
 
 fn start(bed: &Bed, device: &str, config: &PortConfig, pool: &Mempool) -> Started {
@@ -67,7 +78,7 @@ fn ring_loops(bed: &Bed) {
 }
 
 fn full_ring(bed: &Bed) {
-    let pool = pool(bed, "full");
+    let pool = Mempool::new(&bed.eal, "full", 2047, 64, DATA_ROOM, None).expect("pool");
     let mut port = start(bed, "net_ring2", &PortConfig::default(), &pool);
     let mut frames: Vec<Mbuf> = (0..1500)
         .map(|_| pool.alloc(b"frame").expect("room"))
@@ -160,4 +171,155 @@ fn bad_devices(bed: &Bed) {
         Device::attach(&bed.eal, "net_null0\0"),
         Err(PortError::BadName { .. })
     ));
+}
+
+/// A file in the temporary folder, gone at the end.
+struct TempFile(String);
+
+impl TempFile {
+    fn new(name: &str) -> Self {
+        let name = format!("ripvs-nic-{}-{name}", std::process::id());
+        Self(std::env::temp_dir().join(name).display().to_string())
+    }
+}
+
+impl Drop for TempFile {
+    fn drop(&mut self) {
+        // Nothing to be done about it.
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+fn write_pcap(path: &str, frames: &[Vec<u8>]) {
+    // Magic, version 2.4, UTC, accuracy, longest frame, Ethernet.
+    let header = [0xa1b2_c3d4_u32, 0x0004_0002, 0, 0, 65535, 1];
+    let mut bytes: Vec<u8> = header.iter().flat_map(|word| word.to_ne_bytes()).collect();
+    for frame in frames {
+        let len = frame.len() as u32;
+        bytes.extend(
+            [0, 0, len, len]
+                .iter()
+                .flat_map(|word: &u32| word.to_ne_bytes()),
+        );
+        bytes.extend(frame);
+    }
+    std::fs::write(path, bytes).expect("write");
+}
+
+fn read_pcap(path: &str) -> Vec<Vec<u8>> {
+    let bytes = std::fs::read(path).expect("read");
+    let (mut frames, mut rest) = (Vec::new(), &bytes[24..]);
+    while rest.len() >= 16 {
+        let len = u32::from_ne_bytes(rest[8..12].try_into().expect("4 bytes")) as usize;
+        frames.push(rest[16..16 + len].to_vec());
+        rest = &rest[16 + len..];
+    }
+    frames
+}
+
+fn lengths(lens: &[usize]) -> Vec<Vec<u8>> {
+    lens.iter()
+        .map(|len| (0..*len).map(|i| (i * 3 + len) as u8).collect())
+        .collect()
+}
+
+fn pcap_copies(bed: &Bed) {
+    let (from, to) = (TempFile::new("in.pcap"), TempFile::new("out.pcap"));
+    let frames = lengths(&[60, 1514, 2048, 2049, 9014]);
+    write_pcap(&from.0, &frames);
+    let pool = pool(bed, "pcap");
+    let device = devargs::pcap(1, Some(&from.0), Some(&to.0), false);
+    let mut port = start(
+        bed,
+        &device,
+        &PortConfig {
+            mtu: 9000,
+            ..PortConfig::default()
+        },
+        &pool,
+    );
+    let mut burst: Vec<Mbuf> = Vec::with_capacity(32);
+    assert_eq!(port.rx[0].burst(&mut burst), frames.len());
+    assert_eq!(
+        burst.iter().map(Mbuf::segments).collect::<Vec<_>>(),
+        [1, 1, 1, 2, 5]
+    );
+    assert_eq!(port.tx[0].burst(&mut burst), frames.len());
+    drop(port);
+    assert_eq!(pool.in_use(), 0);
+    assert!(read_pcap(&to.0) == frames);
+}
+
+fn pcap_endless(bed: &Bed) {
+    let from = TempFile::new("endless.pcap");
+    let frames = lengths(&[60, 100, 200]);
+    write_pcap(&from.0, &frames);
+    let pool = pool(bed, "endless");
+    let mut port = start(
+        bed,
+        &devargs::pcap(2, Some(&from.0), None, true),
+        &PortConfig::default(),
+        &pool,
+    );
+    let mut burst: Vec<Mbuf> = Vec::with_capacity(32);
+    for round in 0..100 {
+        assert_eq!(port.rx[0].burst(&mut burst), 32);
+        for (i, frame) in burst.iter().enumerate() {
+            assert_eq!(frame.head(), frames[(round * 32 + i) % 3]);
+        }
+        assert_eq!(port.tx[0].burst(&mut burst), 32);
+    }
+    drop(port);
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn memif_link(bed: &Bed) {
+    let socket = TempFile::new("memif.sock");
+    let pool = pool(bed, "memif");
+    let config = PortConfig {
+        mtu: 9000,
+        ..PortConfig::default()
+    };
+    let mut server = start(bed, &devargs::memif(0, 7, true, &socket.0), &config, &pool);
+    let mut client = start(bed, &devargs::memif(1, 7, false, &socket.0), &config, &pool);
+    assert_eq!((server.plan.mtu, client.plan.mtu), (9000, 9000));
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !(server.port.link().expect("link").up && client.port.link().expect("link").up) {
+        assert!(
+            Instant::now() < deadline,
+            "the two ends do not find each other"
+        );
+        std::thread::yield_now();
+    }
+    let frames = lengths(&[60, 1514, 2049, 9014]);
+    for (tx, rx) in [
+        (&mut server.tx, &mut client.rx),
+        (&mut client.tx, &mut server.rx),
+    ] {
+        // The client gives the server room to send into when it first polls.
+        let mut got = Vec::with_capacity(32);
+        rx[0].burst(&mut got);
+        let mut burst: Vec<Mbuf> = frames
+            .iter()
+            .map(|frame| pool.alloc(frame).expect("room"))
+            .collect();
+        assert_eq!(tx[0].burst(&mut burst), frames.len());
+        while got.len() < frames.len() && Instant::now() < deadline {
+            rx[0].burst(&mut got);
+        }
+        let got: Vec<Vec<u8>> = got.iter().map(contents).collect();
+        assert!(
+            got == frames,
+            "{:?}",
+            got.iter().map(Vec::len).collect::<Vec<_>>()
+        );
+    }
+    drop((server, client));
+    assert_eq!(pool.in_use(), 0);
+}
+
+fn contents(frame: &Mbuf) -> Vec<u8> {
+    let mut bytes = vec![0; frame.len()];
+    frame.copy_to(0, &mut bytes);
+    bytes
 }

@@ -1,0 +1,104 @@
+//! What drivers do that their limits, as DPDK tells them, don't say: found in the sources of 22.11 and by running it.
+//! `plan` heeds it.
+
+/// What a driver does that its limits don't tell.
+#[derive(Clone, Copy, Default)]
+pub(crate) struct Quirks {
+    /// Packets are spread over all queues that exist, so all must be taken (the kernel's fanout or hash does it).
+    pub(crate) all_queues: bool,
+    /// As many receive as transmit queues: each pair is one file descriptor, or one ring.
+    pub(crate) paired_queues: bool,
+    /// Spreads long frames over buffers without being asked, or without saying that it can.
+    pub(crate) scatters_anyway: bool,
+    /// Sends segmented frames, or reads none of the bytes, without saying so.
+    pub(crate) gathers_anyway: bool,
+    /// Carries longer frames than the length it names.
+    pub(crate) longer_than_said: bool,
+    /// Passes the MTU on to the kernel only when told it by itself.
+    pub(crate) tell_mtu: bool,
+    /// Offers hashing and does none.
+    pub(crate) no_rss: bool,
+    /// Passes one vector of all descriptors to the kernel with each packet: only as many as a frame needs.
+    pub(crate) few_descriptors: bool,
+    /// Has rings of this length, whatever is asked for.
+    pub(crate) fixed_descriptors: Option<u16>,
+}
+
+impl Quirks {
+    fn of_driver(driver: &str) -> Self {
+        let none = Self::default();
+        match driver {
+            "net_tap" => Self {
+                paired_queues: true,
+                tell_mtu: true,
+                no_rss: true,
+                few_descriptors: true,
+                ..none
+            },
+            "net_af_packet" => Self {
+                all_queues: true,
+                longer_than_said: true,
+                ..none
+            },
+            "net_af_xdp" => Self {
+                all_queues: true,
+                fixed_descriptors: Some(2048),
+                ..none
+            },
+            "net_memif" => Self {
+                scatters_anyway: true,
+                longer_than_said: true,
+                ..none
+            },
+            "net_pcap" => Self {
+                all_queues: true,
+                scatters_anyway: true,
+                gathers_anyway: true,
+                ..none
+            },
+            "net_null" => Self {
+                scatters_anyway: true,
+                gathers_anyway: true,
+                no_rss: true,
+                ..none
+            },
+            "net_ring" => Self {
+                paired_queues: true,
+                ..none
+            },
+            _ => none,
+        }
+    }
+
+    /// Those of a device: its driver's, and where it is a bond those of all its members' drivers, since it hands them on.
+    pub(crate) fn of<'a>(driver: &str, members: impl Iterator<Item = &'a str>) -> Self {
+        members
+            .map(Self::of_driver)
+            .fold(Self::of_driver(driver), |a, b| Self {
+                all_queues: a.all_queues || b.all_queues,
+                paired_queues: a.paired_queues || b.paired_queues,
+                // What not all members are known to do, a bond doesn't.
+                scatters_anyway: false,
+                gathers_anyway: false,
+                longer_than_said: false,
+                tell_mtu: a.tell_mtu || b.tell_mtu,
+                no_rss: a.no_rss || b.no_rss,
+                few_descriptors: a.few_descriptors || b.few_descriptors,
+                fixed_descriptors: a.fixed_descriptors.or(b.fixed_descriptors),
+            })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bond_has_the_peculiarities_of_its_members() {
+        let bond = Quirks::of("net_bonding", ["net_tap", "net_af_xdp"].into_iter());
+        assert!(bond.paired_queues && bond.all_queues && bond.few_descriptors && bond.tell_mtu);
+        assert_eq!(bond.fixed_descriptors, Some(2048));
+        let plain = Quirks::of("net_bonding", ["net_ixgbe"].into_iter());
+        assert!(!plain.paired_queues && !plain.all_queues && !plain.no_rss);
+    }
+}

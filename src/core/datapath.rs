@@ -78,7 +78,7 @@ impl<F: Frame> Worker<F> {
         match pkt.dst {
             DstKind::Remote => self.forward::<A>(now, pkt, io),
             DstKind::Local => self.local_in::<A>(now, pkt, io),
-            DstKind::Broadcast | DstKind::Multicast => self.to_host(now, pkt, io),
+            DstKind::Broadcast | DstKind::Multicast => self.host_takes::<A>(now, pkt, io),
         }
     }
 
@@ -93,7 +93,7 @@ impl<F: Frame> Worker<F> {
             self.request::<A>(now, pkt, io)
         };
         if let Some(pkt) = passed {
-            self.to_host(now, pkt, io);
+            self.host_takes::<A>(now, pkt, io);
         }
     }
 
@@ -326,7 +326,7 @@ impl<F: Frame> Worker<F> {
             self.begin::<A>(now, pkt, &ask, &choice, io)
         };
         if let Some(pkt) = passed {
-            self.to_host(now, pkt, io);
+            self.host_takes::<A>(now, pkt, io);
         }
     }
 
@@ -355,7 +355,7 @@ impl<F: Frame> Worker<F> {
     }
 
     /// A packet that is routed: a dest's reply becomes the virtual service's (`ip_vs_out`).
-    fn reply<A: Tables<F>>(
+    pub(crate) fn reply<A: Tables<F>>(
         &mut self,
         now: Time,
         mut pkt: Packet<F>,

@@ -9,7 +9,6 @@ use crate::settings::Settings;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Defence {
     secure_tcp: bool,
-    drop_entries: bool,
     /// One packet in so many is dropped; 0: none.
     drop_rate: u32,
     drop_counter: u32,
@@ -19,13 +18,11 @@ impl Defence {
     /// Takes in the settings, with room for `free` more connections: at every change of them and once a second.
     pub fn update(&mut self, settings: &Settings, free: u32) {
         let short = (free as u64) < settings.amemthresh as u64;
-        let by_mode = |mode: i32| match mode {
+        self.secure_tcp = match settings.secure_tcp {
             0 => false,
             1 | 2 => short,
             _ => true,
         };
-        self.secure_tcp = by_mode(settings.secure_tcp);
-        self.drop_entries = by_mode(settings.drop_entry);
         let rate = match settings.drop_packet {
             1 | 2 if short => {
                 settings.amemthresh as u64 / (settings.amemthresh as u64 - free as u64)
@@ -42,11 +39,6 @@ impl Defence {
     /// Whether TCP's strict states and timeouts are in force.
     pub fn secure_tcp(&self) -> bool {
         self.secure_tcp
-    }
-
-    /// Whether some connections are to be dropped.
-    pub fn drops_entries(&self) -> bool {
-        self.drop_entries
     }
 
     /// Whether this packet, the first of a connection, is one of those to be dropped.
@@ -88,27 +80,18 @@ mod tests {
         let settings = Settings {
             drop_packet: 1,
             secure_tcp: 1,
-            drop_entry: 1,
             ..Settings::default()
         };
         let mut defence = Defence::default();
         defence.update(&settings, 1024);
         assert_eq!(
-            (
-                dropped(&mut defence, 100),
-                defence.secure_tcp(),
-                defence.drops_entries()
-            ),
-            (0, false, false)
+            (dropped(&mut defence, 100), defence.secure_tcp()),
+            (0, false)
         );
         defence.update(&settings, 512);
         assert_eq!(
-            (
-                dropped(&mut defence, 100),
-                defence.secure_tcp(),
-                defence.drops_entries()
-            ),
-            (50, true, true)
+            (dropped(&mut defence, 100), defence.secure_tcp()),
+            (50, true)
         );
         defence.update(&settings, 2048);
         assert_eq!(

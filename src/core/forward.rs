@@ -43,10 +43,7 @@ impl<F: Frame> Worker<F> {
             return self.discard(pkt, Drop::NoRoute);
         }
         if !hit.local {
-            pkt = match self.prepare::<A>(now, pkt, hit.mtu, error, io) {
-                Some(pkt) => pkt,
-                None => return None,
-            };
+            pkt = self.prepare::<A>(now, pkt, hit.mtu, error, io)?;
         }
         if path.forward == Forward::Masq {
             let (l3, l4, proto) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
@@ -63,6 +60,7 @@ impl<F: Frame> Worker<F> {
             }
         }
         if hit.local {
+            pkt.read_again();
             return Some(pkt);
         }
         self.output(now, pkt, hit, io)

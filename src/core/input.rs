@@ -237,18 +237,6 @@ impl<F: Frame> Worker<F> {
         ))
     }
 
-    /// What is ours and not IPVS's: echo, neighbour discovery, the host's.
-    pub(crate) fn to_host(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
-        let Packet {
-            frame,
-            rx,
-            info,
-            dst,
-            ..
-        } = pkt;
-        self.net.local_input(now, &rx, &info, dst, frame, io);
-    }
-
     /// Drops a packet and tells its sender why.
     pub(crate) fn refuse(
         &mut self,

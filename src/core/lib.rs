@@ -12,6 +12,7 @@ pub mod delta;
 pub mod family;
 mod flow;
 mod forward;
+mod host;
 mod input;
 mod listing;
 pub mod mark;

@@ -1,6 +1,6 @@
 //! A packet on its way through the worker: the frame, where it came in, and what was read of it so far.
 
-use ripvs_packet::parse::L3Info;
+use ripvs_packet::parse::{self, L3Info};
 use ripvs_packet::{sctp, tcp, udp, Frame};
 
 use crate::message::Parcel;
@@ -34,6 +34,13 @@ impl<F: Frame> Packet<F> {
             frame: self.frame,
             rx: self.rx,
             max_fragment: self.max_fragment,
+        }
+    }
+
+    /// Takes in what the headers say after rewriting, for whom they concern next.
+    pub fn read_again(&mut self) {
+        if let Ok(info) = parse::parse(self.rx.ethertype, self.ip(), self.len()) {
+            self.info = info;
         }
     }
 

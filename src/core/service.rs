@@ -369,19 +369,11 @@ impl Services {
         let (upper, lower) = (u64::from(dest.spec.upper), u64::from(dest.spec.lower));
         let was = dest.overloaded;
         match bound {
-            Some(true) if upper != 0 && total >= upper => dest.overloaded = true,
-            Some(false) if lower != 0 => {
-                if total < lower {
-                    dest.overloaded = false;
-                }
-            }
-            Some(false) if upper != 0 => {
-                if total * 4 < upper * 3 {
-                    dest.overloaded = false;
-                }
-            }
+            None => {}
+            Some(true) => dest.overloaded |= upper != 0 && total >= upper,
+            Some(false) if lower != 0 => dest.overloaded &= total >= lower,
+            Some(false) if upper != 0 => dest.overloaded &= total * 4 >= upper * 3,
             Some(false) => dest.overloaded = false,
-            _ => {}
         }
         let (loads, overloaded, service) = (dest.loads, dest.overloaded, dest.service);
         let Some(entry) = self.get_mut(service) else {

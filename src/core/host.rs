@@ -1,0 +1,174 @@
+//! What a host says to those who knock at a closed port, for addresses of ours with no host behind the port to say it:
+//! a reset for TCP (RFC 9293, 3.10.7.1), port unreachable for UDP. The resets of a server that is the balancer itself
+//! count for its connections, as they do in the kernel.
+
+use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
+use ripvs_packet::{ipv4, ipv6, parse, tcp, Frame};
+
+use crate::net::{DstKind, IcmpKind};
+use crate::packet::Packet;
+use crate::rewrite::add_frame;
+use crate::types::{proto, Time};
+use crate::verdict::{Drop, Verdict};
+use crate::worker::{Io, Tables, Worker};
+
+const TTL: u8 = 64;
+
+impl<F: Frame> Worker<F> {
+    /// What is ours and not IPVS's: echo, neighbour discovery, the host's.
+    pub(crate) fn host_takes<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        io: &mut impl Io<F>,
+    ) {
+        let answered = pkt.dst == DstKind::Local && pkt.rx.companion.is_none();
+        match pkt.info.protocol {
+            proto::TCP if answered => self.reset::<A>(now, pkt, io),
+            proto::UDP if answered => {
+                self.refuse(
+                    now,
+                    pkt,
+                    IcmpKind::PortUnreachable,
+                    Drop::HostNoCompanion,
+                    io,
+                );
+            }
+            _ => {
+                let Packet {
+                    frame,
+                    rx,
+                    info,
+                    dst,
+                    ..
+                } = pkt;
+                self.net.local_input(now, &rx, &info, dst, frame, io);
+            }
+        }
+    }
+
+    /// Answers a TCP segment to a closed port.
+    fn reset<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
+        let Some(header) = pkt.transport().first_chunk::<{ tcp::HEADER_LEN }>() else {
+            self.discard(pkt, Drop::Truncated);
+            return;
+        };
+        let (flags, header) = (header[tcp::FLAGS], *header);
+        let whole = add_frame(
+            pseudo(&pkt.info, pkt.info.l4_len()),
+            &pkt.frame,
+            pkt.l3 + usize::from(pkt.info.l4_offset),
+        );
+        if flags & tcp::RST != 0 || !whole.is_valid() {
+            self.discard(pkt, Drop::HostNoCompanion);
+            return;
+        }
+        let mut answer = [0; tcp::HEADER_LEN];
+        answer[..2].copy_from_slice(&header[2..4]);
+        answer[2..4].copy_from_slice(&header[..2]);
+        answer[tcp::DATA_OFFSET] = 5 << 4;
+        if flags & tcp::ACK != 0 {
+            answer[tcp::SEQ..tcp::SEQ + 4].copy_from_slice(&header[tcp::ACK_SEQ..tcp::ACK_SEQ + 4]);
+            answer[tcp::FLAGS] = tcp::RST;
+        } else {
+            let seq = u32::from_be_bytes([header[4], header[5], header[6], header[7]]);
+            let data = pkt
+                .info
+                .l4_len()
+                .saturating_sub(usize::from(header[tcp::DATA_OFFSET] >> 4) * 4)
+                as u32;
+            let marks = u32::from(flags & tcp::SYN != 0) + u32::from(flags & tcp::FIN != 0);
+            let next = seq.wrapping_add(data).wrapping_add(marks);
+            answer[tcp::ACK_SEQ..tcp::ACK_SEQ + 4].copy_from_slice(&next.to_be_bytes());
+            answer[tcp::FLAGS] = tcp::RST | tcp::ACK;
+        }
+        let rx = pkt.rx;
+        let bytes = packet_back(&pkt.info, answer);
+        self.net.counters.done(Verdict::Answered);
+        drop(pkt);
+        self.originate::<A>(now, rx, &bytes, io);
+    }
+
+    /// Sends a packet of the host's own making by way of IPVS, which may have it as a reply of a server.
+    fn originate<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        rx: crate::net::Ingress,
+        bytes: &[u8],
+        io: &mut impl Io<F>,
+    ) {
+        let ethertype = if A::IS_V6 {
+            ripvs_packet::eth::ethertype::IPV6
+        } else {
+            ripvs_packet::eth::ethertype::IPV4
+        };
+        let Ok(info) = parse::parse(ethertype, bytes, bytes.len()) else {
+            return;
+        };
+        self.net.counters.generated += 1;
+        let Some(frame) = io.alloc(bytes) else {
+            self.net.counters.done(Verdict::Dropped(Drop::NoMemory));
+            return;
+        };
+        let pkt = Packet {
+            frame,
+            rx,
+            l3: 0,
+            info,
+            dst: DstKind::Remote,
+            mark: 0,
+            max_fragment: 0,
+        };
+        let passed = if self.services.enabled() {
+            self.reply::<A>(now, pkt, io)
+        } else {
+            Some(pkt)
+        };
+        let Some(pkt) = passed else { return };
+        match self.net.route(pkt.info.dst_ip(), Some(pkt.info.src_ip())) {
+            Some(hit) => self.output(now, pkt, hit, io),
+            None => self.discard(pkt, Drop::NoRoute),
+        };
+    }
+}
+
+/// The sum of a transport's pseudo header.
+fn pseudo(info: &parse::L3Info, len: usize) -> Sum {
+    match info.family {
+        parse::Family::V4 => pseudo_v4(info.src4(), info.dst4(), info.protocol, len as u16),
+        parse::Family::V6 => pseudo_v6(&info.src, &info.dst, info.protocol, len as u32),
+    }
+}
+
+/// The packet that goes back to a packet's sender with this TCP header.
+fn packet_back(info: &parse::L3Info, mut segment: [u8; tcp::HEADER_LEN]) -> Vec<u8> {
+    let sum = pseudo(info, tcp::HEADER_LEN).and(&segment).checksum();
+    segment[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
+    match info.family {
+        parse::Family::V4 => {
+            let header = ipv4::build(&ipv4::NewHeader {
+                tos: 0,
+                total_len: (ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16,
+                id: 0,
+                fragment: ipv4::DF,
+                ttl: TTL,
+                protocol: proto::TCP,
+                src: info.dst4(),
+                dst: info.src4(),
+            });
+            [header.as_slice(), &segment].concat()
+        }
+        parse::Family::V6 => {
+            let header = ipv6::build(&ipv6::NewHeader {
+                traffic_class: 0,
+                flow_label: 0,
+                payload_len: tcp::HEADER_LEN as u16,
+                next_header: proto::TCP,
+                hop_limit: TTL,
+                src: info.dst,
+                dst: info.src,
+            });
+            [header.as_slice(), &segment].concat()
+        }
+    }
+}

@@ -12,6 +12,7 @@ pub mod delta;
 pub mod family;
 mod flow;
 mod forward;
+pub mod frag;
 mod input;
 mod listing;
 pub mod mark;

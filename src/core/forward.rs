@@ -100,14 +100,15 @@ impl<F: Frame> Worker<F> {
         }
         A::decrement_ttl(pkt.ip_mut());
         // What was put together from fragments must find room fragment by fragment in IPv6, and is cut again in IPv4.
-        let size = match A::AF {
-            Af::V6 if pkt.max_fragment > 0 => usize::from(pkt.max_fragment),
+        let size = match &pkt.pieces {
+            Some(pieces) if A::AF == Af::V6 => pieces.largest as usize,
             _ => pkt.len(),
         };
         let whole = A::AF == Af::V6 || pkt.info.has(ripvs_packet::parse::flags::DONT_FRAGMENT);
         if size > usize::from(mtu) && whole && !error {
             return self.refuse(now, pkt, IcmpKind::TooBig(mtu), Drop::TooBig, io);
         }
+        pkt.carried = true;
         Some(pkt)
     }
 

@@ -117,7 +117,8 @@ impl<F: Frame> Worker<F> {
             info,
             dst: DstKind::Remote,
             mark: 0,
-            max_fragment: 0,
+            pieces: None,
+            carried: false,
         };
         let passed = if self.services.enabled() {
             self.reply::<A>(now, pkt, io)

@@ -35,7 +35,7 @@ impl<F: Frame> Worker<F> {
                 Parcel {
                     frame,
                     rx,
-                    max_fragment: 0,
+                    pieces: None,
                 },
                 io,
             ),
@@ -51,7 +51,7 @@ impl<F: Frame> Worker<F> {
         let Parcel {
             mut frame,
             rx,
-            max_fragment,
+            pieces,
         } = parcel;
         match rx.ethertype {
             ethertype::IPV4 | ethertype::IPV6 => {}
@@ -92,7 +92,8 @@ impl<F: Frame> Worker<F> {
             info,
             dst: DstKind::Remote,
             mark: 0,
-            max_fragment,
+            pieces,
+            carried: false,
         };
         pkt.dst = match self.net.classify(&rx, info.src_ip(), info.dst_ip()) {
             Ok(dst) => dst,

@@ -13,6 +13,7 @@ pub mod family;
 mod flow;
 mod forward;
 mod host;
+pub mod frag;
 mod input;
 mod listing;
 pub mod mark;

@@ -7,6 +7,7 @@ use ripvs_packet::PortId;
 
 use crate::conn::{ConnId, Key};
 use crate::family::Family;
+use crate::frag::Pieces;
 use crate::net::{Ingress, NetMsg};
 use crate::sched::PickKey;
 use crate::types::{DestId, ServiceId, Time, WorkerId};
@@ -28,8 +29,8 @@ pub struct Parcel<F> {
     pub frame: F,
     /// How it came in.
     pub rx: Ingress,
-    /// The largest fragment it was put together from, in bytes of IP packet; 0 where it came whole.
-    pub max_fragment: u16,
+    /// The fragments that it was put together from, if it did not come whole.
+    pub pieces: Option<Pieces>,
 }
 
 /// The first packet of a connection, as the chooser of its service needs to know it.

@@ -3,6 +3,7 @@
 use ripvs_packet::parse::{self, L3Info};
 use ripvs_packet::{sctp, tcp, udp, Frame};
 
+use crate::frag::Pieces;
 use crate::message::Parcel;
 use crate::net::{DstKind, Ingress};
 use crate::sip;
@@ -23,8 +24,10 @@ pub(crate) struct Packet<F> {
     pub dst: DstKind,
     /// Its mark, 0 for none.
     pub mark: u32,
-    /// The largest fragment that it was put together from, in bytes of IP packet; 0 where it came whole.
-    pub max_fragment: u16,
+    /// The fragments that it was put together from, if it did not come whole.
+    pub pieces: Option<Pieces>,
+    /// Whether IPVS sends it on for a client: then its size has been looked at, and it may be cut whatever its DF says.
+    pub carried: bool,
 }
 
 impl<F: Frame> Packet<F> {
@@ -33,7 +36,7 @@ impl<F: Frame> Packet<F> {
         Parcel {
             frame: self.frame,
             rx: self.rx,
-            max_fragment: self.max_fragment,
+            pieces: self.pieces,
         }
     }
 

@@ -153,11 +153,10 @@ impl<F: Family> ConnTable<F> {
     /// The newest connection that a server's packet belongs to (`ip_vs_conn_out_get`).
     #[inline]
     pub fn find_out(&self, hash: u64, key: &OutKey<F>) -> Option<ConnId> {
+        // Under NAT it is what the server sends that leads here, otherwise what the client does.
         self.index
             .find(hash, |entry| {
-                let record = &self.records[(entry & !OUT) as usize];
-                // A NAT connection is found as what its server sends, any other as what its client does.
-                (entry & OUT != 0) == (record.forward() == Forward::Masq) && record.is_out(key)
+                self.records[(entry & !OUT) as usize].is_out(key)
             })
             .map(|entry| ConnId(entry & !OUT))
     }

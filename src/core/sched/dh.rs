@@ -33,7 +33,8 @@ impl Dh {
 
 impl Scheduler for Dh {
     fn update(&mut self, pool: &Pool, change: &Change) {
-        if change.is_of_list() {
+        // Weights don't matter to the buckets, so edits don't.
+        if matches!(change, Change::Added(_) | Change::Removed(_)) {
             self.assign(pool);
         }
     }
@@ -122,5 +123,12 @@ mod tests {
             picks(&mut group, to_all(10)),
             [0, 13, 0, 13, 0, 0, 12, 13, 12, 13]
         );
+    }
+
+    #[test]
+    fn picks_what_the_kernel_picked_for_ipv6() {
+        let mut group = group(SchedKind::Dh, 0, &[(11, 2), (12, 1), (13, 1)]);
+        let vaddr: Ipv6Addr = "2001:db8:2::100".parse().unwrap();
+        assert_eq!(picks(&mut group, [to(vaddr)]), [13]);
     }
 }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 
+use super::chunked::Chunked;
 use super::pool::{Member, Pool, Slot};
 use super::Change;
 
@@ -17,97 +18,111 @@ impl Known {
     pub(super) const NOBODY: Known = Known(u32::MAX);
 }
 
+enum Place {
+    Listed(Slot),
+    /// Taken out; this is how it was then.
+    Gone(Box<Member>),
+}
+
 struct Item {
-    /// Where it is, while it is in the list.
-    slot: Option<Slot>,
-    /// How it was when it was taken out.
-    last: Member,
+    place: Place,
     refs: u32,
 }
 
 /// All members of a pool, and those that were members and are referred to.
 pub(super) struct KnownDests {
-    by_addr: HashMap<(IpAddr, u16), Known>,
-    items: Vec<Item>,
-    free: Vec<Known>,
-    generation: u32,
+    items: Chunked<Item>,
+    free: Chunked<Known>,
+    /// Of the members, by slot.
+    by_slot: Chunked<Known>,
+    /// Of those that are gone.
+    gone: HashMap<(IpAddr, u16), Known>,
 }
 
 impl KnownDests {
     pub(super) fn new(pool: &Pool) -> KnownDests {
         let mut known = KnownDests {
-            by_addr: HashMap::new(),
-            items: Vec::new(),
-            free: Vec::new(),
-            generation: 0,
+            items: Chunked::default(),
+            free: Chunked::default(),
+            by_slot: Chunked::default(),
+            gone: HashMap::new(),
         };
-        known.refresh(pool);
+        for (slot, member) in pool.iter() {
+            known.add(slot, member);
+        }
         known
     }
 
-    fn refresh(&mut self, pool: &Pool) {
-        self.generation = pool.generation();
-        for (slot, member) in pool.iter() {
-            self.add(slot, member);
-        }
+    fn add(&mut self, slot: Slot, member: &Member) {
+        let known = match self.gone.remove(&(member.addr, member.port)) {
+            Some(known) => known,
+            None => self.new_item(),
+        };
+        self.items[known.0 as usize].place = Place::Listed(slot);
+        self.set(slot, known);
     }
 
-    fn add(&mut self, slot: Slot, member: &Member) {
-        let item = Item {
-            slot: Some(slot),
-            last: *member,
+    fn new_item(&mut self) -> Known {
+        let last = self.free.len().checked_sub(1);
+        if let Some(known) = last.and_then(|last| self.free.get(last)).copied() {
+            self.free.truncate(self.free.len() - 1);
+            return known;
+        }
+        self.items.push(Item {
+            place: Place::Listed(Slot::from_index(0)),
             refs: 0,
-        };
-        let (items, free) = (&mut self.items, &mut self.free);
-        let known = *self
-            .by_addr
-            .entry((member.addr, member.port))
-            .or_insert_with(|| match free.pop() {
-                Some(known) => {
-                    items[known.0 as usize] = item;
-                    known
-                }
-                None => {
-                    items.push(item);
-                    Known(items.len() as u32 - 1)
-                }
-            });
-        items[known.0 as usize].slot = Some(slot);
+        });
+        Known(self.items.len() as u32 - 1)
+    }
+
+    fn set(&mut self, slot: Slot, known: Known) {
+        while self.by_slot.len() <= slot.index() {
+            self.by_slot.push(Known::NOBODY);
+        }
+        self.by_slot[slot.index()] = known;
     }
 
     pub(super) fn update(&mut self, pool: &Pool, change: &Change) {
-        if self.generation != pool.generation() {
-            self.refresh(pool);
-            return;
-        }
         match change {
             Change::Added(slot) => {
+                for (from, to) in pool.moves() {
+                    let known = self.at(*from);
+                    self.items[known.0 as usize].place = Place::Listed(*to);
+                    self.set(*to, known);
+                }
                 if let Some(member) = pool.get(*slot) {
                     self.add(*slot, member);
                 }
             }
             Change::Removed(removed) => {
-                if let Some(known) = self.find(&removed.member) {
-                    let item = &mut self.items[known.0 as usize];
-                    item.slot = None;
-                    item.last = removed.member;
-                    self.forget(known);
+                let known = self.at(removed.slot);
+                let item = &mut self.items[known.0 as usize];
+                if item.refs == 0 {
+                    self.free.push(known);
+                } else {
+                    let member = removed.member;
+                    item.place = Place::Gone(Box::new(member));
+                    self.gone.insert((member.addr, member.port), known);
                 }
             }
             _ => {}
         }
     }
 
-    pub(super) fn find(&self, member: &Member) -> Option<Known> {
-        self.by_addr.get(&(member.addr, member.port)).copied()
+    /// The member at that slot.
+    pub(super) fn at(&self, slot: Slot) -> Known {
+        self.by_slot[slot.index()]
     }
 
     /// Where it is and how it is; no slot and how it was, if it is no longer in the list.
-    pub(super) fn get<'a>(&'a self, pool: &'a Pool, known: Known) -> (Option<Slot>, &'a Member) {
-        let item = &self.items[known.0 as usize];
-        match item.slot.and_then(|slot| pool.get(slot)) {
-            Some(member) => (item.slot, member),
-            None => (None, &item.last),
+    pub(super) fn get<'a>(
+        &'a self,
+        pool: &'a Pool,
+        known: Known,
+    ) -> Option<(Option<Slot>, &'a Member)> {
+        match &self.items[known.0 as usize].place {
+            Place::Listed(slot) => Some((Some(*slot), pool.get(*slot)?)),
+            Place::Gone(member) => Some((None, member)),
         }
     }
 
@@ -116,15 +131,17 @@ impl KnownDests {
     }
 
     pub(super) fn release(&mut self, known: Known) {
-        self.items[known.0 as usize].refs -= 1;
-        self.forget(known);
-    }
-
-    fn forget(&mut self, known: Known) {
-        let item = &self.items[known.0 as usize];
-        if item.refs == 0 && item.slot.is_none() {
-            self.by_addr.remove(&(item.last.addr, item.last.port));
+        let item = &mut self.items[known.0 as usize];
+        item.refs -= 1;
+        if let (0, Place::Gone(member)) = (item.refs, &item.place) {
+            self.gone.remove(&(member.addr, member.port));
             self.free.push(known);
         }
+    }
+
+    /// How many are remembered though gone.
+    #[cfg(test)]
+    pub(super) fn gone(&self) -> usize {
+        self.gone.len()
     }
 }

@@ -76,14 +76,14 @@ impl Scheduler for Lblc {
         let cached = self.cache.get(&key.daddr, key.now);
         if let Some(known) = &cached {
             // Being overloaded by a threshold does not count here.
-            if let (Some(slot), member) = self.known.get(pool, **known) {
+            if let Some((Some(slot), member)) = self.known.get(pool, **known) {
                 if member.weight > 0 && !self.tree.relieves(member) {
                     return Some(slot);
                 }
             }
         }
         let slot = self.tree.best()?;
-        let known = self.known.find(pool.get(slot)?)?;
+        let known = self.known.at(slot);
         self.known.hold(known);
         let unused = match cached {
             Some(cached) => Some(std::mem::replace(cached, known)),
@@ -186,5 +186,26 @@ mod tests {
             (0..100).for_each(|_| group.expire(Time::from_secs(60 * minute)));
         }
         assert_eq!(picks(&mut group, [to([203, 0, 113, 1])]), [1]);
+    }
+
+    #[test]
+    fn an_address_stays_with_an_overloaded_dest_as_with_the_kernel() {
+        let mut group = group(SchedKind::Lblc, 0, &[(11, 4), (12, 30), (13, 5)]);
+        let to_all = |low: u8, high: u8| (low..=high).map(|i| to([203, 0, 113, i]));
+        // 12 takes three.
+        assert_eq!(picks(&mut group, to_all(1, 5)), [13, 12, 11, 12, 12]);
+        group.set_overloaded(DestId(12), true);
+        assert_eq!(picks(&mut group, to_all(6, 9)), [13, 11, 13, 11]);
+        assert_eq!(
+            picks(&mut group, to_all(1, 9)),
+            [13, 12, 11, 12, 12, 13, 11, 13, 13]
+        );
+        let removed = group.remove(DestId(12)).unwrap();
+        assert_eq!(picks(&mut group, to_all(1, 1)), [13]);
+        group.add(Member {
+            overloaded: false,
+            ..removed
+        });
+        assert_eq!(picks(&mut group, to_all(1, 9)), [12; 9]);
     }
 }

@@ -161,7 +161,7 @@ impl Lblcr {
 fn least(links: &Links, known: &KnownDests, pool: &Pool, set: &Set) -> Option<Slot> {
     let mut best: Option<(Wlc, Slot)> = None;
     for dest in links.iter(set) {
-        let (Some(slot), member) = known.get(pool, dest) else {
+        let Some((Some(slot), member)) = known.get(pool, dest) else {
             continue;
         };
         if let Some(rank) = Wlc::of(member) {
@@ -177,7 +177,9 @@ fn least(links: &Links, known: &KnownDests, pool: &Pool, set: &Set) -> Option<Sl
 fn most(links: &Links, known: &KnownDests, pool: &Pool, set: &Set) -> Option<Known> {
     let mut worst: Option<(Wlc, Known)> = None;
     for dest in links.iter(set) {
-        let (_, member) = known.get(pool, dest);
+        let Some((_, member)) = known.get(pool, dest) else {
+            continue;
+        };
         if let Some(rank) = Wlc::of_weighted(member) {
             if worst.is_none_or(|(most, _)| most.beats(&rank)) {
                 worst = Some((rank, dest));
@@ -197,7 +199,7 @@ impl Scheduler for Lblcr {
         let now = key.now;
         let expiration = self.cache.expiration();
         let Some(set) = self.cache.get(&key.daddr, now) else {
-            return self.begin_set(pool, key);
+            return self.begin_set(key);
         };
         let slot = least(&self.links, &self.known, pool, set);
         if set.size > 1 && now.0 > set.changed.0.saturating_add(expiration) {
@@ -212,7 +214,7 @@ impl Scheduler for Lblcr {
             }
         }
         let slot = self.tree.best()?;
-        let dest = self.known.find(pool.get(slot)?)?;
+        let dest = self.known.at(slot);
         if self.links.insert(set, dest, now) {
             self.known.hold(dest);
         }
@@ -235,9 +237,9 @@ impl Scheduler for Lblcr {
 }
 
 impl Lblcr {
-    fn begin_set(&mut self, pool: &Pool, key: &PickKey) -> Option<Slot> {
+    fn begin_set(&mut self, key: &PickKey) -> Option<Slot> {
         let slot = self.tree.best()?;
-        let dest = self.known.find(pool.get(slot)?)?;
+        let dest = self.known.at(slot);
         let mut set = Set {
             first: END,
             size: 0,
@@ -381,12 +383,12 @@ mod tests {
         assert!(lblcr.links.free_count < lblcr.links.chunks.len() * CHUNK - 200);
         let removed = pool.remove(pool.slot_of(DestId(3)).unwrap()).unwrap();
         lblcr.update(&pool, &Change::Removed(removed));
-        assert!(lblcr.known.find(&removed.member).is_some());
+        assert_eq!(lblcr.known.gone(), 1);
         for minute in 0..2000 {
             (0..70).for_each(|_| lblcr.expire(Time::from_secs(60 * minute)));
         }
         let links = &lblcr.links;
         assert_eq!(links.free_count, links.chunks.len() * CHUNK);
-        assert_eq!(lblcr.known.find(&removed.member), None);
+        assert_eq!(lblcr.known.gone(), 0);
     }
 }

@@ -183,7 +183,8 @@ impl Scheduler for Mh {
         if slot.is_some() || !self.fallback || !pool.has_available() {
             return slot;
         }
-        // The kernel's order; an entry without a dest ends it.
+        // The kernel's order, in which no step can be left out: as many as it takes to meet one that may be chosen, which is
+        // few unless almost none may. An entry without a dest ends it.
         let start = first % size;
         (0..size)
             .map_while(|offset| {
@@ -254,6 +255,7 @@ mod tests {
     use super::super::testing::{
         any_client, compare, from, give_table, group, member, picks, ListChange, Model,
     };
+    use super::super::Group;
     use super::*;
     use crate::spec::SchedKind;
 
@@ -450,5 +452,25 @@ mod tests {
         let key = |af, addr| hash(af, addr, 80, 0, FIRST);
         assert_eq!(key(Af::V4, v6), key(Af::V4, v4));
         assert_ne!(key(Af::V6, v6), key(Af::V4, v4));
+    }
+
+    #[test]
+    fn picks_what_the_kernel_picked_for_ipv6() {
+        let mut group = Group::new(Some(SchedKind::Mh), 0, 0, 1);
+        for (n, weight) in [(11, 2), (12, 1), (13, 1)] {
+            let addr = format!("2001:db8:10::{n}").parse().unwrap();
+            group.add(Member::new(DestId(n), addr, 80, weight));
+        }
+        let dests = group.pool().iter().map(|(_, m)| m);
+        let table = Table::build(Af::V6, dests, TableIndex::default()).unwrap();
+        group.set_table(table);
+        let clients = (1..=20).map(|i| {
+            let caddr: std::net::Ipv6Addr = format!("2001:db8:19:{i}::{}", i + 5).parse().unwrap();
+            from(caddr, 1000)
+        });
+        assert_eq!(
+            picks(&mut group, clients),
+            [11, 12, 12, 11, 13, 12, 13, 11, 11, 12, 11, 12, 12, 11, 11, 11, 11, 11, 11, 12]
+        );
     }
 }

@@ -1,18 +1,18 @@
 //! The dests of one service in the kernel's list order, numbered so that the order can be asked of a tree.
 //!
 //! Owns the members and their numbers (slots); knows no scheduler. A new dest goes to the head of the list and gets the
-//! greatest slot, so going down the list is going down the slots. A removal leaves a hole. When slots run out, the members
-//! are numbered anew with room for at least half as many again: that costs O(members) and happens once in as many
-//! additions. Whoever keeps slots compares [`Pool::generation`] to notice.
+//! greatest slot, so going down the list is going down the slots. A removal leaves a hole; when half of the slots are
+//! holes, the members move down over them, a few with each addition, and [`Pool::moves`] says which. No change takes more
+//! than a few steps, whatever the number of members.
 
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
-
+use super::chunked::Chunked;
+use super::ids::Ids;
 use crate::types::DestId;
 
-/// Where a member stands in its pool. Greater is nearer to the head. Good until the next [`Pool::add`]; to keep hold of a
-/// member longer, keep its [`DestId`].
+/// Where a member stands in its pool. Greater is nearer to the head. [`Pool::add`] may move members to other
+/// slots.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub(super) u32);
 
@@ -93,16 +93,22 @@ struct Node {
     behind: Option<Slot>,
 }
 
+/// Members looked at, and maybe moved, with each addition while the pool closes its holes.
+const STEPS: usize = 4;
+
 /// The dests of one service, in list order.
 #[derive(Clone, Debug, Default)]
 pub struct Pool {
-    nodes: Vec<Node>,
-    span: usize,
+    /// By slot; the last is the head or a hole.
+    nodes: Chunked<Node>,
     head: Option<Slot>,
     tail: Option<Slot>,
-    by_id: HashMap<DestId, Slot>,
+    ids: Ids,
+    len: usize,
     available: usize,
-    generation: u32,
+    /// While holes are closed: below the first all is closed as far as it goes, and between it and the second is nothing.
+    closing: Option<(usize, usize)>,
+    moves: Vec<(Slot, Slot)>,
 }
 
 impl Pool {
@@ -113,12 +119,12 @@ impl Pool {
 
     /// How many members there are.
     pub fn len(&self) -> usize {
-        self.by_id.len()
+        self.len
     }
 
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
-        self.by_id.is_empty()
+        self.len == 0
     }
 
     /// Whether there is a member that may be chosen.
@@ -131,42 +137,73 @@ impl Pool {
         if let Some(slot) = self.slot_of(member.id) {
             return slot;
         }
-        if self.nodes.len() == self.span {
-            self.renumber();
-        }
+        self.moves.clear();
+        self.close_holes();
         let slot = Slot::from_index(self.nodes.len());
-        self.link(slot, member);
-        self.available += usize::from(member.available());
-        slot
-    }
-
-    fn link(&mut self, slot: Slot, member: Member) {
-        let behind = self.head;
+        let behind = self.head.replace(slot);
         self.nodes.push(Node {
             member: Some(member),
             ahead: None,
             behind,
         });
         match behind {
-            Some(old) => self.nodes[old.index()].ahead = Some(slot),
+            Some(behind) => self.nodes[behind.index()].ahead = Some(slot),
             None => self.tail = Some(slot),
         }
-        self.head = Some(slot);
-        self.by_id.insert(member.id, slot);
+        self.len += 1;
+        self.available += usize::from(member.available());
+        self.set_slot(member.id, slot);
+        slot
     }
 
-    fn renumber(&mut self) {
-        let live = self.len();
-        let span = (live + live / 2 + 1).next_power_of_two().max(8);
-        let old = std::mem::replace(&mut self.nodes, Vec::with_capacity(span));
-        self.head = None;
-        self.tail = None;
-        for member in old.into_iter().filter_map(|node| node.member) {
-            let slot = Slot::from_index(self.nodes.len());
-            self.link(slot, member);
+    fn set_slot(&mut self, id: DestId, slot: Slot) {
+        let nodes = &self.nodes;
+        let member = |index: usize| Some(nodes.get(index)?.member?.id);
+        self.ids.set(id, slot, nodes.len(), member);
+    }
+
+    fn close_holes(&mut self) {
+        if self.closing.is_none() && self.nodes.len() >= 2 * self.len + 16 {
+            self.closing = Some((0, 0));
         }
-        self.span = span;
-        self.generation = self.generation.wrapping_add(1);
+        for _ in 0..STEPS {
+            let Some((closed, next)) = self.closing else {
+                return;
+            };
+            if next == self.nodes.len() {
+                self.nodes.truncate(closed);
+                self.closing = None;
+                return;
+            }
+            let moved = usize::from(self.nodes[next].member.is_some());
+            if moved == 1 && closed < next {
+                self.move_down(Slot::from_index(next), Slot::from_index(closed));
+            }
+            self.closing = Some((closed + moved, next + 1));
+        }
+    }
+
+    fn move_down(&mut self, from: Slot, to: Slot) {
+        let hole = Node {
+            member: None,
+            ahead: None,
+            behind: None,
+        };
+        let node = std::mem::replace(&mut self.nodes[from.index()], hole);
+        match node.ahead {
+            Some(ahead) => self.nodes[ahead.index()].behind = Some(to),
+            None => self.head = Some(to),
+        }
+        match node.behind {
+            Some(behind) => self.nodes[behind.index()].ahead = Some(to),
+            None => self.tail = Some(to),
+        }
+        let id = node.member.map(|member| member.id);
+        self.nodes[to.index()] = node;
+        if let Some(id) = id {
+            self.set_slot(id, to);
+        }
+        self.moves.push((from, to));
     }
 
     /// Takes a member out; `None` if there is none at that slot.
@@ -182,7 +219,8 @@ impl Pool {
             Some(b) => self.nodes[b.index()].ahead = ahead,
             None => self.tail = ahead,
         }
-        self.by_id.remove(&member.id);
+        self.ids.remove(member.id);
+        self.len -= 1;
         self.available -= usize::from(member.available());
         Some(Removed {
             slot,
@@ -193,7 +231,7 @@ impl Pool {
 
     /// The slot of a dest, in O(1).
     pub fn slot_of(&self, id: DestId) -> Option<Slot> {
-        self.by_id.get(&id).copied()
+        self.ids.get(id)
     }
 
     /// The member at a slot.
@@ -249,19 +287,16 @@ impl Pool {
         self.tail
     }
 
-    /// Slots are below this; 0 or a power of two. Changes only with [`Pool::generation`].
-    pub fn span(&self) -> usize {
-        self.span
-    }
-
-    /// Another value than before means that every slot may have changed.
-    pub fn generation(&self) -> u32 {
-        self.generation
+    /// The members that the latest addition moved, in the order in which it did: from which slot, and to which. They were
+    /// moved before the new member was added.
+    pub fn moves(&self) -> &[(Slot, Slot)] {
+        &self.moves
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::testing::Random;
     use super::*;
     use std::net::Ipv4Addr;
 
@@ -293,25 +328,56 @@ mod tests {
     }
 
     #[test]
-    fn order_and_lookup_hold_through_churn_and_renumbering_is_rare() {
+    fn order_lookup_and_moves_hold_through_churn_and_holes_do_not_pile_up() {
         let mut pool = Pool::new();
         let mut list: Vec<u32> = Vec::new();
-        let mut seed = 1u32;
-        for n in 0..5000 {
-            pool.add(member(n));
+        let mut known: Vec<(Slot, u32)> = Vec::new();
+        let mut random = Random::new(1);
+        for n in 0..20_000 {
+            let slot = pool.add(member(n));
+            for (from, to) in pool.moves() {
+                assert!(known.iter().all(|(slot, _)| slot != to));
+                let moved = known.iter_mut().find(|(slot, _)| slot == from).unwrap();
+                moved.0 = *to;
+            }
+            assert!(pool.moves().len() <= STEPS);
+            known.push((slot, n));
             list.insert(0, n);
-            if list.len() > 40 {
-                seed = seed.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
-                let id = list.remove(seed as usize % list.len());
+            let most = if n % 4000 < 2000 { 40 } else { 150 };
+            while list.len() > most {
+                let id = list.remove(random.below(list.len() as u64) as usize);
                 let slot = pool.slot_of(DestId(id)).unwrap();
                 pool.remove(slot).unwrap();
+                known.retain(|(_, n)| *n != id);
+            }
+            assert!(pool.nodes.len() < 450);
+            if n % 50 == 0 {
+                assert_eq!(order(&pool), list);
+                assert_eq!(pool.len(), list.len());
+                for (slot, n) in &known {
+                    assert_eq!(pool.slot_of(DestId(*n)), Some(*slot));
+                    assert_eq!(pool.get(*slot).map(|m| m.id.0), Some(*n));
+                }
             }
         }
-        assert_eq!(order(&pool), list);
         let slots: Vec<Slot> = pool.iter().map(|(slot, _)| slot).collect();
         assert!(slots.windows(2).all(|w| w[0] > w[1]));
-        assert!(pool.generation() < 5000 / 20 + 8, "{}", pool.generation());
-        assert!(pool.span() <= 128);
+        assert_eq!(pool.slot_of(DestId(0)), None);
+    }
+
+    #[test]
+    fn it_knows_whether_one_may_be_chosen() {
+        let mut pool = Pool::new();
+        let slot = pool.add(member(1));
+        assert!(pool.has_available());
+        pool.set_overloaded(slot, true);
+        pool.set_weight(slot, 0);
+        pool.set_overloaded(slot, false);
+        assert!(!pool.has_available());
+        pool.set_weight(slot, 1);
+        assert!(pool.has_available());
+        pool.remove(slot);
+        assert!(!pool.has_available());
     }
 
     #[test]

@@ -3,7 +3,6 @@
 use super::pool::{Member, Pool, Slot};
 use super::tree::{Share, Sum, Tree};
 use super::{Change, PickKey, Scheduler};
-use crate::types::DestId;
 
 /// Whether one of the members may be chosen.
 impl Sum for bool {
@@ -22,7 +21,7 @@ impl Sum for bool {
 /// a dest added at the head is next.
 pub(super) struct Rr {
     tree: Tree<bool>,
-    cursor: Option<(DestId, Slot)>,
+    cursor: Option<Slot>,
 }
 
 impl Rr {
@@ -36,30 +35,29 @@ impl Rr {
 
 impl Scheduler for Rr {
     fn update(&mut self, pool: &Pool, change: &Change) {
-        let renumbered = self.tree.update(pool, change);
-        let Some((id, slot)) = self.cursor else {
-            return;
-        };
-        if renumbered {
-            self.cursor = pool.slot_of(id).map(|slot| (id, slot));
-        }
-        if let Change::Removed(removed) = change {
-            if removed.slot == slot {
-                self.cursor = removed
-                    .ahead
-                    .and_then(|ahead| Some((pool.get(ahead)?.id, ahead)));
+        self.tree.update(pool, change);
+        match change {
+            Change::Added(_) => {
+                let moved = pool
+                    .moves()
+                    .iter()
+                    .find(|(from, _)| Some(*from) == self.cursor);
+                if let Some((_, to)) = moved {
+                    self.cursor = Some(*to);
+                }
             }
+            Change::Removed(removed) if self.cursor == Some(removed.slot) => {
+                self.cursor = removed.ahead;
+            }
+            _ => {}
         }
     }
 
-    fn pick(&mut self, pool: &Pool, _key: &PickKey) -> Option<Slot> {
-        let cursor = self.cursor.map(|(_, slot)| slot);
-        let slot = self
-            .tree
-            .next(cursor, |available| *available)
-            .or_else(|| self.tree.next(None, |available| *available))?;
-        self.cursor = Some((pool.get(slot)?.id, slot));
-        Some(slot)
+    fn pick(&mut self, _pool: &Pool, _key: &PickKey) -> Option<Slot> {
+        let available = |available: &bool| *available;
+        let next = self.tree.next(self.cursor, available);
+        self.cursor = Some(next.or_else(|| self.tree.next(None, available))?);
+        self.cursor
     }
 
     fn stagger(&mut self, pool: &Pool, worker: u16, workers: u16) {
@@ -73,6 +71,7 @@ mod tests {
     use super::super::Group;
     use super::*;
     use crate::spec::SchedKind;
+    use crate::types::DestId;
 
     /// ip_vs_rr.c: `cursor` is the place of the last one picked.
     #[derive(Default)]
@@ -137,5 +136,17 @@ mod tests {
         assert_eq!(first[0], [7, 6, 5, 4, 3, 2, 1, 0, 7]);
         assert_eq!(first[1], [5, 4, 3, 2, 1, 0, 7, 6, 5]);
         assert_eq!(first[3][..3], [1, 0, 7]);
+    }
+
+    #[test]
+    fn a_dest_added_after_the_head_was_taken_out_is_next_as_with_the_kernel() {
+        let mut group = group(SchedKind::Rr, 0, &[(11, 1), (12, 1), (13, 1)]);
+        assert_eq!(picks(&mut group, [key()]), [13]);
+        group.remove(DestId(13));
+        group.add(member(14, 1));
+        assert_eq!(picks(&mut group, [key(); 5]), [14, 12, 11, 14, 12]);
+        group.remove(DestId(12));
+        group.add(member(15, 1));
+        assert_eq!(picks(&mut group, [key(); 5]), [11, 15, 14, 11, 15]);
     }
 }

@@ -76,7 +76,7 @@ impl Scheduler for Sh {
 #[cfg(test)]
 mod tests {
     use super::super::testing::{any_client, compare, from, group, picks, ListChange, Model};
-    use super::super::Member;
+    use super::super::{Group, Member};
     use super::*;
     use crate::spec::SchedKind;
     use crate::types::DestId;
@@ -197,6 +197,23 @@ mod tests {
         assert_eq!(
             picks(&mut group, from_all(5, 16)),
             [12, 11, 12, 11, 11, 12, 11, 11, 12, 12, 11, 12]
+        );
+    }
+
+    #[test]
+    fn picks_what_the_kernel_picked_for_ipv6() {
+        let mut group = Group::new(Some(SchedKind::Sh), 0, 0, 1);
+        for (n, weight) in [(11, 2), (12, 1), (13, 1)] {
+            let addr = format!("2001:db8:10::{n}").parse().unwrap();
+            group.add(Member::new(DestId(n), addr, 80, weight));
+        }
+        let clients = (1..=20).map(|i| {
+            let caddr: std::net::Ipv6Addr = format!("2001:db8:19:{i}::{}", i + 5).parse().unwrap();
+            from(caddr, 1000)
+        });
+        assert_eq!(
+            picks(&mut group, clients),
+            [11, 11, 13, 13, 12, 12, 12, 13, 11, 11, 11, 11, 13, 13, 13, 13, 13, 11, 11, 11]
         );
     }
 }

@@ -39,11 +39,16 @@ impl Share {
     }
 }
 
-/// The tree. Leaves are at `span..2 * span`, node 1 is the root; a greater index on one level is nearer to the head.
+/// Nodes of one block below each other, as a heap: 1 is on top, `2 * i + 1` and `2 * i` are below `i`, and the lowest are
+/// at `WIDTH..2 * WIDTH`. A greater number on one level is nearer to the head.
+type Block<S> = [S; 2 * WIDTH];
+const WIDTH: usize = 16;
+
+/// The tree, in levels of blocks: below the top of a block's lowest level's `i`th node is the `i`th block of the level
+/// below, and the lowest nodes of the first level are the slots. It grows by blocks, so growing moves nothing.
 pub(super) struct Tree<S> {
-    nodes: Vec<S>,
-    span: usize,
-    generation: u32,
+    /// The last level has one block.
+    levels: Vec<Vec<Box<Block<S>>>>,
     share: Share,
     origin: usize,
 }
@@ -51,28 +56,15 @@ pub(super) struct Tree<S> {
 impl<S: Sum> Tree<S> {
     pub(super) fn new(pool: &Pool) -> Tree<S> {
         let mut tree = Tree {
-            nodes: Vec::new(),
-            span: 0,
-            generation: 0,
+            levels: vec![vec![Box::new([S::NONE; 2 * WIDTH])]],
             share: Share::WHOLE,
             origin: 0,
         };
-        tree.rebuild(pool);
+        for (slot, _) in pool.iter() {
+            tree.refresh(pool, slot);
+        }
+        tree.origin = tree.share.origin(pool);
         tree
-    }
-
-    fn rebuild(&mut self, pool: &Pool) {
-        self.span = pool.span();
-        self.generation = pool.generation();
-        self.nodes.clear();
-        self.nodes.resize(2 * self.span, S::NONE);
-        for (slot, member) in pool.iter() {
-            self.nodes[self.span + slot.index()] = S::of(slot, member);
-        }
-        for i in (1..self.span).rev() {
-            self.nodes[i] = S::join(&self.nodes[2 * i + 1], &self.nodes[2 * i]);
-        }
-        self.origin = self.share.origin(pool);
     }
 
     pub(super) fn share(&mut self, share: Share, pool: &Pool) {
@@ -80,14 +72,14 @@ impl<S: Sum> Tree<S> {
         self.origin = share.origin(pool);
     }
 
-    /// Takes a change in. True if all slots changed, so that the caller must find its cursor's again.
-    pub(super) fn update(&mut self, pool: &Pool, change: &Change) -> bool {
-        if self.generation != pool.generation() {
-            self.rebuild(pool);
-            return true;
-        }
+    /// Takes a change in.
+    pub(super) fn update(&mut self, pool: &Pool, change: &Change) {
         match change {
             Change::Added(slot) => {
+                for (from, to) in pool.moves() {
+                    self.refresh(pool, *from);
+                    self.refresh(pool, *to);
+                }
                 self.refresh(pool, *slot);
                 self.origin = self.share.origin(pool);
             }
@@ -100,7 +92,6 @@ impl<S: Sum> Tree<S> {
             }
             Change::Table(_) => {}
         }
-        false
     }
 
     fn refresh(&mut self, pool: &Pool, slot: Slot) {
@@ -108,56 +99,94 @@ impl<S: Sum> Tree<S> {
         self.set(slot, sum);
     }
 
-    fn set(&mut self, slot: Slot, sum: S) {
-        let mut i = self.span + slot.index();
-        if slot.index() >= self.span || self.nodes[i] == sum {
-            return;
-        }
-        self.nodes[i] = sum;
-        while i > 1 {
-            i /= 2;
-            let joined = S::join(&self.nodes[2 * i + 1], &self.nodes[2 * i]);
-            if self.nodes[i] == joined {
-                return;
+    /// Sets a slot's sum and those above it.
+    fn set(&mut self, slot: Slot, mut sum: S) {
+        self.reach(slot);
+        let mut index = slot.index();
+        for level in &mut self.levels {
+            let block = &mut level[index / WIDTH];
+            let mut i = WIDTH + index % WIDTH;
+            loop {
+                if block[i] == sum {
+                    return;
+                }
+                block[i] = sum;
+                if i == 1 {
+                    break;
+                }
+                i /= 2;
+                sum = S::join(&block[2 * i + 1], &block[2 * i]);
             }
-            self.nodes[i] = joined;
+            index /= WIDTH;
+        }
+    }
+
+    /// Adds blocks until there is one for that slot, and levels until they end in one block.
+    fn reach(&mut self, slot: Slot) {
+        let mut index = slot.index();
+        let mut level = 0;
+        while level < self.levels.len() {
+            index /= WIDTH;
+            while self.levels[level].len() <= index {
+                self.levels[level].push(Box::new([S::NONE; 2 * WIDTH]));
+            }
+            if level + 1 == self.levels.len() && index > 0 {
+                let mut top = Box::new([S::NONE; 2 * WIDTH]);
+                let mut i = WIDTH;
+                top[i] = self.levels[level][0][1];
+                while i > 1 {
+                    i /= 2;
+                    top[i] = S::join(&top[2 * i + 1], &top[2 * i]);
+                }
+                self.levels.push(vec![top]);
+            }
+            level += 1;
         }
     }
 
     /// The sum of all where order does not matter.
     pub(super) fn whole(&self) -> S {
-        self.nodes.get(1).copied().unwrap_or(S::NONE)
+        self.levels.last().map_or(S::NONE, |level| level[0][1])
     }
 
     /// The sum of all, in the order of the list.
     pub(super) fn all(&self) -> S {
-        if self.span == 0 {
-            S::NONE
-        } else if self.share.worker == 0 {
-            self.nodes[1]
+        if self.share.worker == 0 {
+            self.whole()
         } else {
-            S::join(
-                &self.range(0, self.origin),
-                &self.range(self.origin, self.span),
-            )
+            let span = self.span();
+            S::join(&self.range(0, self.origin), &self.range(self.origin, span))
         }
     }
 
+    /// Slots are below this.
+    fn span(&self) -> usize {
+        self.levels[0].len() * WIDTH
+    }
+
     /// The sum of the slots from `low` to below `high`.
-    fn range(&self, low: usize, high: usize) -> S {
-        let (mut l, mut r) = (low + self.span, high + self.span);
-        let (mut tailward, mut headward) = (S::NONE, S::NONE);
-        while l < r {
-            if l & 1 == 1 {
-                tailward = S::join(&self.nodes[l], &tailward);
-                l += 1;
+    fn range(&self, mut low: usize, mut high: usize) -> S {
+        let (mut headward, mut tailward) = (S::NONE, S::NONE);
+        for level in &self.levels {
+            if low >= high {
+                break;
             }
-            if r & 1 == 1 {
-                r -= 1;
-                headward = S::join(&headward, &self.nodes[r]);
+            // What of this level doesn't fill a block goes in here, the blocks between on the next level.
+            let (first, last) = (low.div_ceil(WIDTH), high / WIDTH);
+            if first > last {
+                let sum = part(&level[last], low - last * WIDTH, high - last * WIDTH);
+                return S::join(&S::join(&headward, &sum), &tailward);
             }
-            l /= 2;
-            r /= 2;
+            if low < first * WIDTH {
+                let block = first - 1;
+                let sum = part(&level[block], low - block * WIDTH, WIDTH);
+                tailward = S::join(&sum, &tailward);
+            }
+            if high > last * WIDTH {
+                let sum = part(&level[last], 0, high - last * WIDTH);
+                headward = S::join(&headward, &sum);
+            }
+            (low, high) = (first, last);
         }
         S::join(&headward, &tailward)
     }
@@ -170,7 +199,7 @@ impl<S: Sum> Tree<S> {
             return self.last_below(from, self.origin, &has);
         }
         self.last_below(from, 0, &has)
-            .or_else(|| self.last_below(self.span, self.origin, &has))
+            .or_else(|| self.last_below(self.span(), self.origin, &has))
     }
 
     /// The greatest slot from `low` to below `high` for which `has` holds.
@@ -178,45 +207,87 @@ impl<S: Sum> Tree<S> {
         if high <= low {
             return None;
         }
-        let mut i = high + self.span;
-        loop {
-            // The widest node that ends where we have come to.
-            i -= 1;
-            while i > 1 && i & 1 == 1 {
-                i /= 2;
-            }
-            if has(&self.nodes[i]) {
-                while i < self.span {
-                    i = 2 * i + 1;
-                    if !has(&self.nodes[i]) {
-                        i -= 1;
-                    }
+        let mut high = high;
+        for (number, level) in self.levels.iter().enumerate() {
+            // The rest of the block that `high` is in or behind, then the blocks before it on the next level.
+            let block = high.checked_sub(1)? / WIDTH;
+            let below = high - block * WIDTH;
+            if let Some(found) = last_in(&level[block], below, has) {
+                let mut index = block * WIDTH + found;
+                for level in self.levels[..number].iter().rev() {
+                    index = index * WIDTH + last_in(&level[index], WIDTH, has)?;
                 }
-                let found = i - self.span;
-                return (found >= low).then_some(Slot::from_index(found));
+                return (index >= low).then_some(Slot::from_index(index));
             }
-            if i.is_power_of_two() {
-                return None;
-            }
+            high = block;
         }
+        None
     }
 
     /// Going down the list, the slot at which `taken`, added up, first reaches `amount`, which is above 0.
     pub(super) fn descend(&self, amount: u64, taken: impl Fn(&S) -> u64) -> Option<Slot> {
-        if self.span == 0 || taken(&self.nodes[1]) < amount {
+        if taken(&self.whole()) < amount {
             return None;
         }
-        let (mut i, mut rest) = (1, amount);
-        while i < self.span {
-            let headward = taken(&self.nodes[2 * i + 1]);
-            if headward >= rest {
-                i = 2 * i + 1;
-            } else {
-                rest -= headward;
-                i *= 2;
+        let (mut index, mut rest) = (0, amount);
+        for level in self.levels.iter().rev() {
+            let block = &level[index];
+            let mut i = 1;
+            while i < WIDTH {
+                let headward = taken(&block[2 * i + 1]);
+                if headward >= rest {
+                    i = 2 * i + 1;
+                } else {
+                    rest -= headward;
+                    i *= 2;
+                }
             }
+            index = index * WIDTH + i - WIDTH;
         }
-        Some(Slot::from_index(i - self.span))
+        Some(Slot::from_index(index))
+    }
+}
+
+/// The sum of a block's lowest nodes from `low` to below `high`.
+fn part<S: Sum>(block: &Block<S>, low: usize, high: usize) -> S {
+    let (mut l, mut r) = (low + WIDTH, high + WIDTH);
+    let (mut headward, mut tailward) = (S::NONE, S::NONE);
+    while l < r {
+        if l & 1 == 1 {
+            tailward = S::join(&block[l], &tailward);
+            l += 1;
+        }
+        if r & 1 == 1 {
+            r -= 1;
+            headward = S::join(&headward, &block[r]);
+        }
+        l /= 2;
+        r /= 2;
+    }
+    S::join(&headward, &tailward)
+}
+
+/// The greatest of a block's lowest nodes below `high`, which is above 0, for which `has` holds.
+fn last_in<S>(block: &Block<S>, high: usize, has: &impl Fn(&S) -> bool) -> Option<usize> {
+    let mut i = high + WIDTH;
+    loop {
+        // The widest node that ends where we have come to.
+        i -= 1;
+        while i > 1 && i & 1 == 1 {
+            i /= 2;
+        }
+        if has(&block[i]) {
+            while i < WIDTH {
+                i = 2 * i + 1;
+                if !has(&block[i]) {
+                    i -= 1;
+                }
+            }
+            return Some(i - WIDTH);
+        }
+        if i.is_power_of_two() {
+            return None;
+        }
     }
 }
 
@@ -290,8 +361,8 @@ mod tests {
     #[test]
     fn every_worker_goes_through_the_list_from_its_part_on() {
         let mut random = Random::new(3);
-        for _ in 0..300 {
-            let pool = pool(&mut random, 60);
+        for round in 0..300 {
+            let pool = pool(&mut random, [20, 60, 700][round % 3]);
             let workers = 1 + random.below(8) as u16;
             let worker = random.below(u64::from(workers)) as u16;
             let mut tree: Tree<Order> = Tree::new(&pool);
@@ -319,8 +390,8 @@ mod tests {
     #[test]
     fn descending_finds_where_a_walk_reaches_the_amount() {
         let mut random = Random::new(4);
-        for _ in 0..100 {
-            let pool = pool(&mut random, 40);
+        for round in 0..100 {
+            let pool = pool(&mut random, [40, 900][round % 2]);
             let tree: Tree<Added> = Tree::new(&pool);
             let mut amount = 0;
             for (slot, member) in pool.iter() {

@@ -294,4 +294,44 @@ mod tests {
         assert_eq!(spread(4, 5), [1, 2, 2, 3, 1, 3, 4, 4]);
         assert_eq!(spread(4, 20), [4, 8, 12, 16, 4, 8, 12, 16]);
     }
+
+    #[test]
+    fn picks_what_the_kernel_picked_around_overloaded_dests() {
+        let mut upper = [(11, 2), (12, 3), (13, 4), (14, 99)];
+        let mut group = group(SchedKind::Wrr, 0, &[(11, 6), (12, 4), (13, 2)]);
+        let run = |group: &mut Group, upper: &[(u32, u32)], times: usize| {
+            let mut picked = Vec::new();
+            for _ in 0..times {
+                let id = picks(group, [key()])[0];
+                picked.push(id);
+                for (n, upper) in upper.iter().filter(|(n, _)| *n == id) {
+                    let slot = group.pool().slot_of(DestId(*n)).unwrap();
+                    let active = group.pool().get(slot).unwrap().active;
+                    group.set_overloaded(DestId(*n), active >= *upper);
+                }
+            }
+            picked
+        };
+        assert_eq!(
+            run(&mut group, &upper, 12),
+            [13, 12, 11, 11, 12, 13, 12, 13, 13, 0, 0, 0]
+        );
+        upper[1].1 = 9;
+        group.set_overloaded(DestId(12), false);
+        group.edit(DestId(12), 4);
+        assert_eq!(run(&mut group, &upper, 3), [12, 12, 12]);
+        group.add(member(14, 8));
+        assert_eq!(
+            run(&mut group, &upper, 10),
+            [14, 12, 14, 14, 14, 12, 14, 12, 14, 14]
+        );
+        group.remove(DestId(11));
+        upper[2].1 = 99;
+        group.set_overloaded(DestId(13), false);
+        group.edit(DestId(13), 3);
+        assert_eq!(
+            run(&mut group, &upper, 20),
+            [14, 14, 14, 13, 14, 13, 14, 13, 14, 14, 14, 14, 14, 14, 13, 14, 13, 14, 13, 14]
+        );
+    }
 }

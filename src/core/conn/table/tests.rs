@@ -312,6 +312,12 @@ impl<F: Family> Model<F> {
 
     fn check(&mut self) {
         assert_eq!(self.table.len() as usize, self.known.len());
+        let open = self
+            .known
+            .iter()
+            .filter(|k| k.new.flags.has(Flags::NO_CPORT))
+            .count();
+        assert_eq!(self.table.no_cport as usize, open);
         let newest = |fits: &dyn Fn(&Known<F>) -> bool| {
             self.known.iter().rev().find(|k| fits(k)).map(|k| k.id)
         };

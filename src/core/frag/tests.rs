@@ -1,0 +1,891 @@
+//! Fragments end to end: what is cut is put together again, in any order, with the kernel's answers to what is odd.
+
+use proptest::prelude::*;
+use ripvs_arch::FlowHash;
+use ripvs_packet::memory::{MemFrame, MemIo};
+use ripvs_packet::parse::{parse_v4, parse_v6, Family, L3Info};
+use ripvs_packet::{ipv4, ipv6};
+
+use super::*;
+use crate::types::{IfaceId, Time};
+
+const L2: [u8; 14] = [2, 0, 0, 0, 0, 9, 2, 0, 0, 0, 0, 1, 8, 0];
+
+fn payload(len: usize) -> Vec<u8> {
+    (0..len).map(|i| (i * 7 + i / 251) as u8).collect()
+}
+
+/// A UDP packet over IPv4 with these options, as a frame.
+fn v4(id: u16, fragment: u16, tos: u8, options: &[u8], data: &[u8]) -> Vec<u8> {
+    let header_len = 20 + options.len();
+    let mut bytes = L2.to_vec();
+    bytes.extend(ipv4::build(&ipv4::NewHeader {
+        tos,
+        total_len: (header_len + data.len()) as u16,
+        id,
+        fragment,
+        ttl: 63,
+        protocol: 17,
+        src: [198, 18, 0, 1],
+        dst: [192, 0, 2, 100],
+    }));
+    bytes[14] = 0x40 | (header_len / 4) as u8;
+    bytes.extend(options);
+    ipv4::fill_checksum(&mut bytes[14..]);
+    bytes.extend(data);
+    bytes
+}
+
+/// The part of `data` from `offset` on as an IPv4 fragment.
+fn v4_part(id: u16, data: &[u8], offset: usize, len: usize, flags: u16) -> Vec<u8> {
+    let end = (offset + len).min(data.len());
+    let more = if end < data.len() { ipv4::MF } else { 0 };
+    v4(
+        id,
+        (offset / 8) as u16 | more | flags,
+        0,
+        &[],
+        &data[offset..end],
+    )
+}
+
+/// A packet over IPv6 that begins with this header after the fixed one.
+fn v6(next_header: u8, data: &[u8]) -> Vec<u8> {
+    let mut bytes = L2.to_vec();
+    bytes[12..].copy_from_slice(&[0x86, 0xdd]);
+    bytes.extend(ipv6::build(&ipv6::NewHeader {
+        traffic_class: 0,
+        flow_label: 0,
+        payload_len: data.len() as u16,
+        next_header,
+        hop_limit: 63,
+        src: [0x20; 16],
+        dst: [0x30; 16],
+    }));
+    bytes.extend(data);
+    bytes
+}
+
+/// An IPv6 fragment with this data.
+fn v6_part(id: u32, offset: usize, more: bool, data: &[u8]) -> Vec<u8> {
+    let mut rest = vec![17, 0];
+    rest.extend((offset as u16 | u16::from(more)).to_be_bytes());
+    rest.extend(id.to_be_bytes());
+    rest.extend(data);
+    v6(44, &rest)
+}
+
+struct Bench {
+    reassembler: Reassembler<MemFrame>,
+    io: MemIo,
+    now: Time,
+    /// Frames pushed, absorbed, dropped, gone on.
+    counts: [usize; 4],
+}
+
+impl Bench {
+    fn new() -> Bench {
+        Bench::with(Settings::default())
+    }
+
+    fn with(settings: Settings) -> Bench {
+        Bench {
+            reassembler: Reassembler::new(settings, FlowHash::new([1, 2])),
+            io: MemIo::new(),
+            now: Time::from_secs(1),
+            counts: [0; 4],
+        }
+    }
+
+    fn push(&mut self, bytes: &[u8]) -> Gathered<MemFrame> {
+        self.push_by(IfaceId(1), MemFrame::new(bytes))
+    }
+
+    fn push_by(&mut self, iface: IfaceId, frame: MemFrame) -> Gathered<MemFrame> {
+        let bytes = frame.to_vec();
+        let info = info(&bytes);
+        let gathered = self
+            .reassembler
+            .push(self.now, iface, frame, 14, &info, &mut self.io);
+        self.counts[0] += 1;
+        match &gathered {
+            Gathered::Held { dropped } => self.counts[2] += dropped,
+            Gathered::Complete(datagram) => {
+                self.counts[1] += datagram.absorbed;
+                self.counts[3] += 1;
+            }
+            Gathered::Ungathered { dropped, .. } => {
+                self.counts[2] += dropped;
+                self.counts[3] += 1;
+            }
+            Gathered::Dropped { frames, .. } => self.counts[2] += frames,
+        }
+        self.check();
+        gathered
+    }
+
+    fn expire(&mut self, limit: usize) -> Vec<Expired<MemFrame>> {
+        let mut expired = Vec::new();
+        let n = self
+            .reassembler
+            .expire(self.now, limit, |one| expired.push(one));
+        assert_eq!(n, expired.len());
+        self.counts[2] += expired
+            .iter()
+            .map(|e| e.dropped + usize::from(e.first.is_some()))
+            .sum::<usize>();
+        self.check();
+        expired
+    }
+
+    /// The sum that every frame is in, and memory that goes back to nothing.
+    fn check(&self) {
+        let held = self.reassembler.held();
+        let [pushed, absorbed, dropped, gone_on] = self.counts;
+        assert_eq!(pushed, absorbed + dropped + gone_on + held.frames);
+        assert_eq!(held.frames == 0, held.v4_bytes + held.v6_bytes == 0);
+    }
+
+    fn held(&self) -> (usize, usize) {
+        let held = self.reassembler.held();
+        (held.frames, held.datagrams)
+    }
+}
+
+fn info(bytes: &[u8]) -> L3Info {
+    let l3 = &bytes[14..];
+    match bytes[12] {
+        8 => parse_v4(l3, l3.len()).unwrap(),
+        _ => parse_v6(l3, l3.len()).unwrap(),
+    }
+}
+
+#[track_caller]
+fn complete(gathered: Gathered<MemFrame>) -> (Vec<u8>, Pieces) {
+    match gathered {
+        Gathered::Complete(datagram) => (datagram.frame.to_vec(), datagram.pieces),
+        other => panic!("not complete: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn dropped(gathered: Gathered<MemFrame>) -> (FragDrop, usize) {
+    match gathered {
+        Gathered::Dropped { reason, frames } => (reason, frames),
+        other => panic!("not dropped: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn is_held(gathered: Gathered<MemFrame>) -> usize {
+    match gathered {
+        Gathered::Held { dropped } => dropped,
+        other => panic!("not held: {other:?}"),
+    }
+}
+
+fn cut4(
+    bytes: &[u8],
+    mtu: usize,
+    pieces: Option<&Pieces>,
+    ignore_df: bool,
+) -> Result<Vec<Vec<u8>>, CutError> {
+    let mut out = Vec::new();
+    let n = cut_v4(&MemFrame::new(bytes), 14, mtu, pieces, ignore_df, |f| {
+        out.push(f.to_vec())
+    })?;
+    assert_eq!(n, out.len());
+    Ok(out)
+}
+
+fn cut6(
+    bytes: &[u8],
+    mtu: usize,
+    pieces: Option<&Pieces>,
+    may_cut: bool,
+) -> Result<Vec<Vec<u8>>, CutError> {
+    let mut out = Vec::new();
+    let n = cut_v6(&MemFrame::new(bytes), 14, mtu, pieces, may_cut, 99, |f| {
+        out.push(f.to_vec())
+    })?;
+    assert_eq!(n, out.len());
+    Ok(out)
+}
+
+/// Offset, length and "more" of fragments.
+fn geometry(fragments: &[Vec<u8>]) -> Vec<(usize, usize, bool)> {
+    fragments
+        .iter()
+        .map(|bytes| {
+            let info = info(bytes);
+            assert_eq!(
+                bytes.len(),
+                14 + info.total_len as usize,
+                "frames hold one packet and nothing else"
+            );
+            let more = info.has(ripvs_packet::parse::flags::MORE_FRAGMENTS);
+            (usize::from(info.frag_offset), info.l4_len(), more)
+        })
+        .collect()
+}
+
+#[test]
+fn every_order_of_four_v4_fragments_gives_the_datagram() {
+    let data = payload(1000);
+    let whole = v4(7, 0, 0, &[], &data);
+    let parts: Vec<_> = [0, 256, 512, 768]
+        .map(|at| v4_part(7, &data, at, 256, 0))
+        .to_vec();
+    for order in 0..24 {
+        let mut left: Vec<_> = parts.clone();
+        let mut bench = Bench::new();
+        let mut rest = order;
+        for n in (1..=4).rev() {
+            let part = left.remove(rest % n);
+            rest /= n;
+            let gathered = bench.push(&part);
+            if n > 1 {
+                assert_eq!(is_held(gathered), 0);
+            } else {
+                let (frame, pieces) = complete(gathered);
+                assert_eq!(frame, whole);
+                assert_eq!(*pieces.later, [256, 256, 232]);
+                assert_eq!((pieces.largest, pieces.df), (276, false));
+            }
+        }
+        assert_eq!(bench.held(), (0, 0));
+        assert_eq!(bench.counts[1], 3, "three of four frames are absorbed");
+    }
+}
+
+#[test]
+fn a_v6_datagram_loses_its_fragment_header_and_keeps_other_headers() {
+    let data = payload(300);
+    let hop = [44, 0, 1, 4, 0, 0, 0, 0];
+    let part = |offset: usize, more: bool, data: &[u8]| {
+        let mut rest = hop.to_vec();
+        rest.extend([17, 0]);
+        rest.extend((offset as u16 | u16::from(more)).to_be_bytes());
+        rest.extend([0, 0, 0, 5]);
+        rest.extend(data);
+        v6(0, &rest)
+    };
+    let mut bench = Bench::new();
+    is_held(bench.push(&part(160, false, &data[160..])));
+    let (frame, pieces) = complete(bench.push(&part(0, true, &data[..160])));
+    let mut rest = vec![17, 0, 1, 4, 0, 0, 0, 0];
+    rest.extend(&data);
+    assert_eq!(frame, v6(0, &rest));
+    assert_eq!(
+        (pieces.largest, &*pieces.later),
+        (40 + 8 + 8 + 160, &[140][..])
+    );
+}
+
+#[test]
+fn an_atomic_v6_fragment_is_complete_at_once() {
+    let mut bench = Bench::new();
+    let (frame, pieces) = complete(bench.push(&v6_part(1, 0, false, &payload(108))));
+    assert_eq!(frame, v6(17, &payload(108)));
+    assert!(pieces.later.is_empty());
+    assert!(!must_cut_v6(frame.len() - 14, 1500, Some(&pieces)));
+}
+
+#[test]
+fn ethernet_padding_and_segments_do_not_matter() {
+    let data = payload(40);
+    let mut last = v4_part(7, &data, 32, 8, 0);
+    last.extend([0xee; 18]);
+    let first = v4_part(7, &data, 0, 32, 0);
+    let mut bench = Bench::new();
+    is_held(bench.push(&last));
+    let segmented = MemFrame::with_segments(&[&first[..36], &first[36..40], &first[40..]], 64);
+    let (frame, _) = complete(bench.push_by(IfaceId(1), segmented));
+    assert_eq!(frame, v4(7, 0, 0, &[], &data));
+}
+
+#[test]
+fn duplicates_are_dropped_and_the_datagram_is_still_put_together() {
+    let data = payload(600);
+    let mut bench = Bench::new();
+    is_held(bench.push(&v4_part(7, &data, 0, 200, 0)));
+    is_held(bench.push(&v4_part(7, &data, 200, 200, 0)));
+    assert_eq!(
+        dropped(bench.push(&v4_part(7, &data, 0, 200, 0))),
+        (FragDrop::Duplicate, 1)
+    );
+    // Within a run of adjacent fragments, boundaries do not matter.
+    assert_eq!(
+        dropped(bench.push(&v4_part(7, &data, 104, 200, 0))),
+        (FragDrop::Duplicate, 1)
+    );
+    assert_eq!(bench.held(), (2, 1));
+    complete(bench.push(&v4_part(7, &data, 400, 200, 0)));
+}
+
+#[test]
+fn overlaps_drop_the_whole_datagram() {
+    let data = payload(1000);
+    let cases: [&[(usize, usize)]; 5] = [
+        &[(0, 400), (200, 400)],
+        &[(400, 200), (200, 400)],
+        &[(400, 200), (0, 408)],
+        &[(0, 200), (400, 200), (0, 800)],
+        &[(400, 200), (200, 200), (208, 400)],
+    ];
+    for case in cases {
+        let mut bench = Bench::new();
+        let (last, before) = case.split_last().unwrap();
+        for (at, len) in before {
+            is_held(bench.push(&v4_part(7, &data, *at, *len, 0)));
+        }
+        let overlap = dropped(bench.push(&v4_part(7, &data, last.0, last.1, 0)));
+        assert_eq!(overlap, (FragDrop::Overlap, case.len()), "{case:?}");
+        assert_eq!(bench.held(), (0, 0));
+    }
+}
+
+#[test]
+fn contradicting_ends_drop_a_v4_datagram_but_only_the_v6_fragment() {
+    let data = payload(400);
+    let mut bench = Bench::new();
+    is_held(bench.push(&v4_part(7, &data, 200, 200, 0)));
+    let beyond = v4(7, ipv4::MF | 50, 0, &[], &payload(8));
+    assert_eq!(dropped(bench.push(&beyond)), (FragDrop::BadEnd, 2));
+    is_held(bench.push(&v4_part(8, &data, 200, 200, 0)));
+    let other_end = v4(8, 25, 0, &[], &payload(100));
+    assert_eq!(dropped(bench.push(&other_end)), (FragDrop::BadEnd, 2));
+
+    is_held(bench.push(&v6_part(7, 200, false, &data[200..])));
+    assert_eq!(
+        dropped(bench.push(&v6_part(7, 400, true, &payload(8)))),
+        (FragDrop::BadEnd, 1)
+    );
+    assert_eq!(bench.held(), (1, 1));
+    complete(bench.push(&v6_part(7, 0, true, &data[..200])));
+}
+
+#[test]
+fn empty_fragments_are_dropped() {
+    let mut bench = Bench::new();
+    is_held(bench.push(&v4(7, ipv4::MF, 0, &[], &payload(8))));
+    assert_eq!(
+        dropped(bench.push(&v4(7, 5, 0, &[], &[]))),
+        (FragDrop::Empty, 2)
+    );
+    assert_eq!(
+        dropped(bench.push(&v4(7, ipv4::MF | 5, 0, &[], &payload(7)))),
+        (FragDrop::Empty, 1)
+    );
+    assert_eq!(
+        dropped(bench.push(&v6_part(7, 8, false, &[]))),
+        (FragDrop::Empty, 1)
+    );
+}
+
+#[test]
+fn a_v4_fragment_of_odd_length_is_trimmed_to_eight_bytes() {
+    let data = payload(200);
+    let mut bench = Bench::new();
+    is_held(bench.push(&v4(7, ipv4::MF, 0, &[], &data[..100])));
+    let (frame, pieces) = complete(bench.push(&v4_part(7, &data, 96, 200, 0)));
+    assert_eq!(frame, v4(7, 0, 0, &[], &data));
+    assert_eq!((pieces.largest, &*pieces.later), (124, &[104][..]));
+}
+
+#[test]
+fn a_v6_fragment_of_odd_length_goes_on_as_it_is() {
+    let mut bench = Bench::new();
+    is_held(bench.push(&v6_part(7, 800, false, &payload(100))));
+    match bench.push(&v6_part(7, 0, true, &payload(100))) {
+        Gathered::Ungathered {
+            frame,
+            why,
+            dropped,
+        } => {
+            assert_eq!((why, dropped), (UngatheredReason::BadLength, 1));
+            assert_eq!(frame.to_vec(), v6_part(7, 0, true, &payload(100)));
+        }
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(bench.held(), (0, 0));
+}
+
+#[test]
+fn a_first_v6_fragment_without_all_headers_goes_on_as_it_is() {
+    let mut bench = Bench::new();
+    for (next_header, len, gathered) in [
+        (17, 0, false),
+        (17, 8, true),
+        (6, 16, false),
+        (6, 24, true),
+        (58, 8, true),
+        (60, 16, true),
+    ] {
+        let mut bytes = v6_part(
+            u32::from(next_header) * 100 + len as u32,
+            0,
+            true,
+            &vec![0; len],
+        );
+        bytes[54] = next_header;
+        let incomplete = matches!(
+            bench.push(&bytes),
+            Gathered::Ungathered {
+                why: UngatheredReason::IncompleteHeaders,
+                ..
+            }
+        );
+        assert_eq!(!incomplete, gathered, "{len} bytes of {next_header}");
+    }
+}
+
+#[test]
+fn what_is_no_fragment_is_handed_back() {
+    let mut bench = Bench::new();
+    for bytes in [v4(7, 0, 0, &[], &payload(8)), v6(17, &payload(8))] {
+        let gathered = bench.push(&bytes);
+        assert!(matches!(
+            gathered,
+            Gathered::Ungathered {
+                why: UngatheredReason::NotAFragment,
+                ..
+            }
+        ));
+    }
+}
+
+#[test]
+fn fragments_of_different_datagrams_do_not_mix() {
+    let data = payload(100);
+    let mut bench = Bench::new();
+    is_held(bench.push(&v4_part(7, &data, 0, 48, 0)));
+    is_held(bench.push(&v4_part(8, &data, 48, 100, 0)));
+    let mut other_protocol = v4_part(7, &data, 48, 100, 0);
+    other_protocol[14 + ipv4::PROTOCOL] = 6;
+    ipv4::fill_checksum(&mut other_protocol[14..34]);
+    is_held(bench.push(&other_protocol));
+    // An IPv4 datagram may come by two interfaces, an IPv6 one may not.
+    complete(bench.push_by(IfaceId(2), MemFrame::new(&v4_part(7, &data, 48, 100, 0))));
+    is_held(bench.push(&v6_part(7, 0, true, &data[..48])));
+    is_held(bench.push_by(
+        IfaceId(2),
+        MemFrame::new(&v6_part(7, 48, false, &data[48..])),
+    ));
+    complete(bench.push(&v6_part(7, 48, false, &data[48..])));
+}
+
+#[test]
+fn datagrams_are_given_up_in_time_with_their_first_fragment() {
+    let data = payload(600);
+    let mut bench = Bench::new();
+    is_held(bench.push_by(IfaceId(3), MemFrame::new(&v4_part(1, &data, 0, 200, 0))));
+    bench.now = Time::from_secs(21);
+    is_held(bench.push(&v4_part(1, &data, 200, 200, 0)));
+    is_held(bench.push(&v4_part(2, &data, 200, 200, 0)));
+    is_held(bench.push(&v6_part(3, 0, true, &data[..200])));
+    bench.now = Time(Time::from_secs(31).0 - 1);
+    assert!(bench.expire(10).is_empty());
+    bench.now = Time::from_secs(31);
+    let expired = bench.expire(10);
+    let [first] = &expired[..] else {
+        panic!("{expired:?}")
+    };
+    assert_eq!(
+        first.first.as_ref().unwrap().to_vec(),
+        v4_part(1, &data, 0, 200, 0)
+    );
+    assert_eq!(
+        (first.dropped, first.iface, first.l3_offset),
+        (1, IfaceId(1), 14)
+    );
+    bench.now = Time::from_secs(100);
+    let expired = bench.expire(1);
+    assert!(expired[0].first.is_none() && expired[0].dropped == 1);
+    let expired = bench.expire(1);
+    assert_eq!(expired[0].family, Family::V6);
+    assert!(expired[0].first.is_some());
+    assert_eq!(bench.held(), (0, 0));
+}
+
+#[test]
+fn too_many_fragments_of_a_source_in_between_give_a_datagram_up() {
+    let data = payload(400);
+    let mut bench = Bench::new();
+    is_held(bench.push(&v4_part(1, &data, 0, 200, 0)));
+    for id in 0..64 {
+        is_held(bench.push(&v4_part(100 + id, &data, 0, 200, 0)));
+    }
+    assert_eq!(
+        is_held(bench.push(&v4_part(1, &data, 200, 200, 0))),
+        1,
+        "the first half is dropped"
+    );
+    bench.now = Time::from_secs(2);
+    for id in 0..63 {
+        is_held(bench.push(&v4_part(200 + id, &data, 0, 200, 0)));
+    }
+    complete(bench.push(&v4_part(1, &data, 0, 200, 0)));
+}
+
+#[test]
+fn a_datagram_begun_anew_has_its_whole_time_again() {
+    let data = payload(400);
+    let mut bench = Bench::with(Settings {
+        max_distance: 1,
+        ..Settings::default()
+    });
+    is_held(bench.push(&v4_part(1, &data, 0, 200, 0)));
+    is_held(bench.push(&v4_part(2, &data, 0, 200, 0)));
+    bench.now = Time::from_secs(20);
+    assert_eq!(is_held(bench.push(&v4_part(1, &data, 200, 200, 0))), 1);
+    bench.now = Time::from_secs(40);
+    assert_eq!(bench.expire(10).len(), 1);
+    assert_eq!(bench.held(), (1, 1));
+    bench.now = Time::from_secs(50);
+    assert_eq!(bench.expire(10).len(), 1);
+}
+
+#[test]
+fn memory_and_datagrams_are_bounded() {
+    let data = payload(400);
+    let mut bench = Bench::with(Settings {
+        max_bytes: 10_000,
+        max_datagrams: 3,
+        ..Settings::default()
+    });
+    for id in 0..3 {
+        is_held(bench.push(&v4_part(id, &data, 0, 200, 0)));
+    }
+    assert_eq!(
+        dropped(bench.push(&v4_part(3, &data, 0, 200, 0))),
+        (FragDrop::NoRoom, 1)
+    );
+    assert_eq!(
+        dropped(bench.push(&v6_part(3, 0, true, &data))),
+        (FragDrop::NoRoom, 1)
+    );
+    complete(bench.push(&v4_part(0, &data, 200, 200, 0)));
+    for at in [0, 40, 80, 120] {
+        bench.push(&v6_part(9, at, true, &data[at..at + 40]));
+    }
+    is_held(bench.push(&v6_part(9, 160, true, &data[160..200])));
+    // Above ten thousand bytes of IPv6 nothing more of IPv6 is taken, IPv4 still is.
+    assert_eq!(
+        dropped(bench.push(&v6_part(9, 200, false, &data[200..]))),
+        (FragDrop::NoRoom, 1)
+    );
+    complete(bench.push(&v4_part(1, &data, 200, 200, 0)));
+    bench.now = Time::from_secs(100);
+    bench.expire(10);
+    assert_eq!(bench.reassembler.held(), Held::default());
+}
+
+#[test]
+fn the_longest_datagram_fits_and_no_longer_one() {
+    let data = payload(65515);
+    let mut bench = Bench::with(Settings {
+        max_bytes: 1 << 30,
+        ..Settings::default()
+    });
+    for at in (0..65515).step_by(1480) {
+        let gathered = bench.push(&v4_part(1, &data, at, 1480, 0));
+        if at + 1480 >= 65515 {
+            let (frame, _) = complete(gathered);
+            assert_eq!(frame.len(), 14 + 65535);
+        }
+    }
+    let data = payload(65528 + 8);
+    is_held(bench.push(&v4_part(2, &data, 0, 32768, 0)));
+    is_held(bench.push(&v4_part(2, &data, 32768, 32760, 0)));
+    assert_eq!(
+        dropped(bench.push(&v4_part(2, &data, 65528, 8, 0))),
+        (FragDrop::TooLong, 3)
+    );
+    assert_eq!(
+        dropped(bench.push(&v6_part(2, 65528, false, &data[..8]))),
+        (FragDrop::TooLong, 1)
+    );
+}
+
+#[test]
+fn ecn_is_merged_as_rfc_3168_says() {
+    for (first, second, merged) in [
+        (0, 0, Some(0)),
+        (1, 2, Some(1)),
+        (2, 3, Some(3)),
+        (1, 3, Some(3)),
+        (3, 3, Some(3)),
+        (0, 1, None),
+        (0, 3, None),
+        (0x28, 0x50, Some(0x28)),
+    ] {
+        let mut bench = Bench::new();
+        is_held(bench.push(&v4(7, ipv4::MF, first, &[], &payload(8))));
+        let gathered = bench.push(&v4(7, 1, second, &[], &payload(8)));
+        match merged {
+            Some(tos) => assert_eq!(
+                info(&complete(gathered).0).tos,
+                tos,
+                "{first:#x} {second:#x}"
+            ),
+            None => assert_eq!(dropped(gathered), (FragDrop::MixedEcn, 2)),
+        }
+    }
+}
+
+#[test]
+fn df_is_kept_where_the_largest_fragment_has_it() {
+    let data = payload(1008);
+    for (first, second, df) in [
+        (0, ipv4::DF, true),
+        (ipv4::DF, 0, false),
+        (ipv4::DF, ipv4::DF, true),
+    ] {
+        let mut bench = Bench::new();
+        is_held(bench.push(&v4_part(7, &data, 0, 400, first)));
+        let (frame, pieces) = complete(bench.push(&v4_part(7, &data, 400, 608, second)));
+        assert_eq!(pieces.df, df);
+        assert_eq!(frame, v4(7, if df { ipv4::DF } else { 0 }, 0, &[], &data));
+    }
+}
+
+#[test]
+fn without_a_frame_for_it_the_datagram_is_dropped() {
+    let data = payload(400);
+    let mut bench = Bench::new();
+    bench.io.allocs_left = Some(0);
+    is_held(bench.push(&v4_part(1, &data, 0, 200, 0)));
+    assert_eq!(
+        dropped(bench.push(&v4_part(1, &data, 200, 200, 0))),
+        (FragDrop::NoFrame, 2)
+    );
+    assert_eq!(bench.held(), (0, 0));
+}
+
+// What the kernel (6.1.176) answered to datagrams of 1008 bytes that came as 400 and 608.
+
+#[test]
+fn v4_boundaries_are_kept_where_the_datagram_passes_through() {
+    let whole = v4(7, 0, 0, &[], &payload(1008));
+    let pieces = Pieces {
+        largest: 628,
+        df: false,
+        later: Box::from([608]),
+    };
+    assert!(must_cut_v4(1028, 1500, Some(&pieces)));
+    let fragments = cut4(&whole, 1500, Some(&pieces), false).unwrap();
+    assert_eq!(geometry(&fragments), [(0, 400, true), (400, 608, false)]);
+    assert_eq!(info(&fragments[1]).frag_id, 7);
+    let fragments = cut4(&whole, 1500, Some(&pieces.clone().merged()), false).unwrap();
+    assert_eq!(geometry(&fragments), [(0, 608, true), (608, 400, false)]);
+    let fragments = cut4(&whole, 600, Some(&pieces), false).unwrap();
+    assert_eq!(geometry(&fragments), [(0, 576, true), (576, 432, false)]);
+}
+
+#[test]
+fn options_of_the_first_fragment_can_move_boundaries_and_are_not_all_copied() {
+    let options = [1, 7, 7, 4, 0, 0, 0, 0];
+    let whole = v4(7, 0, 0, &options, &payload(1008));
+    let pieces = Pieces {
+        largest: 628,
+        df: false,
+        later: Box::from([608]),
+    };
+    let fragments = cut4(&whole, 1500, Some(&pieces), false).unwrap();
+    assert_eq!(geometry(&fragments), [(0, 600, true), (600, 408, false)]);
+    assert_eq!(fragments[0][34..42], options);
+    assert_eq!(fragments[1][34..42], [1; 8]);
+    let copied = v4(7, 0, 0, &[0x94, 4, 0, 0], &payload(1008));
+    assert_eq!(
+        cut4(&copied, 600, None, false).unwrap()[1][34..38],
+        [0x94, 4, 0, 0]
+    );
+}
+
+#[test]
+fn df_forbids_cutting_what_is_routed_and_stays_set_on_what_ipvs_sends() {
+    let whole = v4(7, ipv4::DF, 0, &[], &payload(1008));
+    let pieces = Pieces {
+        largest: 628,
+        df: true,
+        later: Box::default(),
+    };
+    assert_eq!(
+        cut4(&whole, 1500, Some(&pieces), false),
+        Err(CutError::TooBig { mtu: 1500 })
+    );
+    assert_eq!(
+        cut4(&whole, 600, Some(&pieces), true),
+        Err(CutError::TooBig { mtu: 600 })
+    );
+    assert_eq!(
+        cut4(&whole, 1000, None, false),
+        Err(CutError::TooBig { mtu: 1000 })
+    );
+    let fragments = cut4(&whole, 1500, Some(&pieces), true).unwrap();
+    assert_eq!(geometry(&fragments), [(0, 608, true), (608, 400, false)]);
+    assert!(fragments
+        .iter()
+        .all(|bytes| info(bytes).has(ripvs_packet::parse::flags::DONT_FRAGMENT)));
+}
+
+#[test]
+fn a_tunnel_header_moves_boundaries_where_they_no_longer_fit() {
+    // 504 and 504 with DF, and 20 bytes of outer header in front.
+    let whole = v4(0, ipv4::DF, 0, &[], &payload(1028));
+    let pieces = Pieces {
+        largest: 524,
+        df: true,
+        later: Box::from([504]),
+    };
+    let fragments = cut4(&whole, 1500, Some(&pieces), true).unwrap();
+    assert_eq!(
+        geometry(&fragments),
+        [(0, 504, true), (504, 504, true), (1008, 20, false)]
+    );
+}
+
+#[test]
+fn a_fragment_can_be_cut_further() {
+    let fragment = v4(7, ipv4::MF | 100, 0, &[], &payload(800));
+    let fragments = cut4(&fragment, 600, None, false).unwrap();
+    assert_eq!(geometry(&fragments), [(800, 576, true), (1376, 224, true)]);
+}
+
+#[test]
+fn v6_datagrams_leave_as_they_came_with_a_new_identification() {
+    let whole = v6(17, &payload(2008));
+    let pieces = Pieces {
+        largest: 1256,
+        df: false,
+        later: Box::from([1208]),
+    };
+    assert!(must_cut_v6(2048, 1500, Some(&pieces)));
+    let fragments = cut6(&whole, 1500, Some(&pieces), true).unwrap();
+    assert_eq!(geometry(&fragments), [(0, 800, true), (800, 1208, false)]);
+    assert!(fragments
+        .iter()
+        .all(|bytes| info(bytes).frag_id == 99 && info(bytes).protocol == 17));
+    assert_eq!(
+        cut6(&whole, 1255, Some(&pieces), true),
+        Err(CutError::TooBig { mtu: 1255 })
+    );
+    assert_eq!(
+        cut6(&whole, 1500, None, false),
+        Err(CutError::TooBig { mtu: 1500 })
+    );
+    let fragments = cut6(&whole, 1500, None, true).unwrap();
+    assert_eq!(geometry(&fragments), [(0, 1448, true), (1448, 560, false)]);
+}
+
+#[test]
+fn the_v6_fragment_header_goes_behind_what_every_hop_reads() {
+    let options = |next| [next, 0, 1, 4, 0, 0, 0, 0];
+    let routing = |next| [next, 0, 0, 0, 0, 0, 0, 0];
+    let chain = |headers: &[[u8; 8]]| {
+        let mut rest: Vec<u8> = headers.concat();
+        rest.extend(payload(1600));
+        rest
+    };
+    let at = |first, rest: &[u8]| {
+        let fragments = cut6(&v6(first, rest), 1500, None, true).unwrap();
+        usize::from(info(&fragments[1]).frag_header)
+    };
+    assert_eq!(at(17, &chain(&[])), 40);
+    assert_eq!(at(0, &chain(&[options(17)])), 48);
+    assert_eq!(at(60, &chain(&[options(17)])), 48);
+    assert_eq!(at(60, &chain(&[options(43), routing(60), options(17)])), 56);
+    let cut_short = v6(60, &[17, 250, 0, 0]);
+    assert_eq!(cut6(&cut_short, 1500, None, true), Err(CutError::Malformed));
+}
+
+#[test]
+fn frames_that_are_no_packets_are_not_cut() {
+    assert_eq!(cut4(&L2, 1500, None, false), Err(CutError::Malformed));
+    let mut bytes = v4(7, 0, 0, &[], &payload(100));
+    bytes.truncate(100);
+    assert_eq!(cut4(&bytes, 60, None, false), Err(CutError::Malformed));
+    assert_eq!(
+        cut6(&v6(17, &payload(100))[..120], 1500, None, true),
+        Err(CutError::Malformed)
+    );
+    assert_eq!(
+        cut4(&v4(7, 0, 0, &[], &payload(100)), 27, None, false),
+        Err(CutError::TooBig { mtu: 27 })
+    );
+}
+
+proptest! {
+    #[test]
+    fn v4_packets_cut_and_put_together_are_the_same(
+        len in 1usize..4000, mtu in 68usize..1500, options in 0usize..=10, shuffle: u64, id: u16, tos: u8,
+    ) {
+        let options: Vec<u8> = [0x94, 4, 0, 0].repeat(options);
+        let whole = v4(id, 0, tos, &options, &payload(len));
+        let fragments = cut4(&whole, mtu, None, false).unwrap();
+        prop_assert!(fragments.iter().all(|bytes| bytes.len() <= 14 + mtu));
+        prop_assume!(fragments.len() > 1);
+        let (frame, pieces) = put_together(fragments.clone(), shuffle);
+        prop_assert_eq!(&frame, &whole);
+        prop_assert!(pieces.largest as usize <= mtu);
+        prop_assert_eq!(cut4(&frame, mtu, Some(&pieces), false).unwrap(), fragments);
+    }
+
+    #[test]
+    fn v6_packets_cut_and_put_together_are_the_same(
+        len in 1400usize..5000, mtu in 1280usize..1500, headers in 0usize..3, shuffle: u64,
+    ) {
+        let mut rest = Vec::new();
+        for header in 0..headers {
+            rest.extend([if header + 1 < headers { 60 } else { 17 }, 0, 1, 4, 0, 0, 0, 0]);
+        }
+        rest.extend(payload(len));
+        let whole = v6(if headers > 0 { 60 } else { 17 }, &rest);
+        let fragments = cut6(&whole, mtu, None, true).unwrap();
+        prop_assert!(fragments.iter().all(|bytes| bytes.len() <= 14 + mtu));
+        let (frame, pieces) = put_together(fragments.clone(), shuffle);
+        prop_assert_eq!(&frame, &whole);
+        prop_assert_eq!(cut6(&frame, 1500, Some(&pieces), true).unwrap(), fragments);
+    }
+
+    #[test]
+    fn the_sums_hold_whatever_comes(
+        parts in proptest::collection::vec((0u16..4, 0usize..40, 0usize..60, any::<bool>(), any::<bool>()), 1..200),
+    ) {
+        let mut bench = Bench::with(Settings { max_bytes: 40_000, max_datagrams: 3, max_distance: 5, ..Settings::default() });
+        for (id, offset, len, more, six) in parts {
+            bench.now = Time(bench.now.0 + 1_000_000_000);
+            bench.expire(1);
+            let data = payload(len);
+            if six {
+                bench.push(&v6_part(u32::from(id), offset * 8, more, &data));
+            } else {
+                bench.push(&v4(id, offset as u16 | if more { ipv4::MF } else { 0 }, 0, &[], &data));
+            }
+        }
+        bench.now = Time::from_secs(1000);
+        while !bench.expire(2).is_empty() {}
+        prop_assert_eq!(bench.reassembler.held(), Held::default());
+    }
+}
+
+/// Pushes fragments in an order drawn from `shuffle`, and some of them twice.
+fn put_together(mut fragments: Vec<Vec<u8>>, shuffle: u64) -> (Vec<u8>, Pieces) {
+    let mut bench = Bench::with(Settings {
+        max_distance: 0,
+        ..Settings::default()
+    });
+    let mut state = shuffle | 1;
+    while fragments.len() > 1 {
+        state = state
+            .wrapping_mul(6364136223846793005)
+            .wrapping_add(1442695040888963407);
+        let next = fragments.swap_remove((state >> 33) as usize % fragments.len());
+        is_held(bench.push(&next));
+        if state >> 62 == 0 {
+            assert_eq!(dropped(bench.push(&next)), (FragDrop::Duplicate, 1));
+        }
+    }
+    complete(bench.push(&fragments[0]))
+}

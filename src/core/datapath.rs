@@ -11,6 +11,7 @@ use ripvs_packet::{parse, sctp, Frame, PortId};
 use crate::conn::{ConnId, Key, OutKey};
 use crate::family::{V4, V6};
 use crate::flow::Path;
+use crate::input::Gather;
 use crate::message::{Ask, Choice, Msg, Parcel};
 use crate::net::{DstKind, IcmpKind};
 use crate::packet::Packet;
@@ -69,12 +70,15 @@ impl<F: Frame> Worker<F> {
                 return;
             }
         }
-        if pkt.info.is_fragment() && self.gathers::<A>(&pkt) {
-            if let Some(whole) = self.gather(now, pkt, io) {
-                self.input_of::<A>(now, whole, true, io);
+        let pkt = if pkt.info.is_fragment() && self.gathers::<A>(&pkt) {
+            match self.gather(now, pkt, io) {
+                Gather::Ended => return,
+                Gather::Whole(whole) => return self.input_of::<A>(now, whole, true, io),
+                Gather::AsIs(pkt) => pkt,
             }
-            return;
-        }
+        } else {
+            pkt
+        };
         match pkt.dst {
             DstKind::Remote => self.forward::<A>(now, pkt, io),
             DstKind::Local => self.local_in::<A>(now, pkt, io),
@@ -122,7 +126,7 @@ impl<F: Frame> Worker<F> {
         pkt: Packet<F>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        if !is_balanced(pkt.info.protocol) {
+        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
             return Some(pkt);
         }
         let Some((cport, vport)) = pkt.ports() else {
@@ -361,7 +365,7 @@ impl<F: Frame> Worker<F> {
         mut pkt: Packet<F>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        if !is_balanced(pkt.info.protocol) {
+        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
             return Some(pkt);
         }
         let Some((sport, dport)) = pkt.ports() else {

@@ -5,13 +5,17 @@ use ripvs_packet::parse::{self, ParseError};
 use ripvs_packet::{eth::ethertype, Frame, PortId};
 
 use crate::datapath::Passed;
+use crate::frag::{Gathered, UngatheredReason};
 use crate::message::{Msg, Parcel};
-use crate::net::{DstKind, IcmpKind, Offender, RouteHit};
+use crate::net::{Cut, DstKind, IcmpKind, Offender, RouteHit};
 use crate::packet::{ports, Packet};
 use crate::related::{quoted, reply_key, request_key};
 use crate::types::{proto, Af, Time, WorkerId};
 use crate::verdict::{Drop, Held, Verdict};
 use crate::worker::{Io, Tables, Worker};
+
+/// Datagrams given up in one round.
+const EXPIRE_DATAGRAMS: usize = 16;
 
 /// How far into a packet the first segment must reach for every header that may be looked at.
 const HEADERS: usize = 128;
@@ -196,46 +200,100 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Adds a fragment to its datagram; the datagram comes back once it is whole.
-    pub(crate) fn gather(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) -> Passed<F> {
-        let _ = (now, io);
-        self.discard(pkt, Drop::ReassemblyTimeout)
-    }
-
-    /// Gives up fragments whose datagram was not whole in time, and tells the sender of each.
-    pub(crate) fn expire_fragments(&mut self, _now: Time, _io: &mut impl Io<F>) {}
-
-    /// What the router does first with a packet that is not ours.
-    pub(crate) fn route_checked(
-        &mut self,
-        now: Time,
-        pkt: Packet<F>,
-        io: &mut impl Io<F>,
-    ) -> Option<(Packet<F>, RouteHit)> {
+    pub(crate) fn gather(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) -> Gather<F> {
         let Packet {
             frame,
             rx,
             l3,
             info,
             dst,
-            mark,
-            max_fragment,
+            ..
         } = pkt;
-        let (frame, hit) = self
-            .net
-            .forward_check(now, &rx, &info, max_fragment, frame, io)
-            .ok()?;
-        Some((
-            Packet {
+        let counters = &mut self.net.counters;
+        match self.frags.push(now, rx.iface, frame, l3, &info, io) {
+            Gathered::Held { dropped } => {
+                counters.hold(Held::Reassembly);
+                counters.abandon(Drop::FragmentInvalid, dropped);
+                Gather::Ended
+            }
+            Gathered::Complete(whole) => {
+                counters.absorb(whole.absorbed);
+                let ours = dst != DstKind::Remote && info.family == parse::Family::V4;
+                let pieces = if ours {
+                    whole.pieces.merged()
+                } else {
+                    whole.pieces
+                };
+                let parcel = Parcel {
+                    frame: whole.frame,
+                    rx,
+                    pieces: Some(pieces),
+                };
+                self.read(now, parcel, io)
+                    .map_or(Gather::Ended, Gather::Whole)
+            }
+            Gathered::Ungathered {
                 frame,
-                rx,
-                l3,
-                info,
-                dst,
-                mark,
-                max_fragment,
-            },
-            hit,
-        ))
+                why,
+                dropped,
+            } => {
+                counters.abandon(Drop::FragmentInvalid, dropped);
+                let told = match why {
+                    UngatheredReason::NotAFragment => None,
+                    UngatheredReason::BadLength => Some((0, 4)),
+                    UngatheredReason::IncompleteHeaders => Some((3, 0)),
+                };
+                if let Some((code, pointer)) = told.filter(|_| dst == DstKind::Local) {
+                    let about = Offender::new(&frame, l3).from(&rx);
+                    self.net
+                        .icmp_error(now, about, IcmpKind::ParamProblem { code, pointer }, io);
+                    self.net
+                        .counters
+                        .done(Verdict::Dropped(Drop::FragmentInvalid));
+                    return Gather::Ended;
+                }
+                Gather::AsIs(Packet { frame, ..pkt })
+            }
+            Gathered::Dropped { reason, frames } => {
+                counters.done(Verdict::Dropped(reason.into()));
+                counters.abandon(reason.into(), frames - 1);
+                Gather::Ended
+            }
+        }
+    }
+
+    /// Gives up fragments whose datagram was not whole in time, and tells the sender of each.
+    pub(crate) fn expire_fragments(&mut self, now: Time, io: &mut impl Io<F>) {
+        let net = &mut self.net;
+        self.frags.expire(now, EXPIRE_DATAGRAMS, |expired| {
+            net.counters
+                .abandon(Drop::ReassemblyTimeout, expired.dropped);
+            if let Some(first) = expired.first {
+                let about = Offender::new(&first, expired.l3_offset);
+                net.icmp_error(now, about, IcmpKind::ReassemblyTimeExceeded, io);
+                net.counters.abandon(Drop::ReassemblyTimeout, 1);
+            }
+        });
+    }
+
+    /// What the router does first with a packet that is not ours.
+    pub(crate) fn route_checked(
+        &mut self,
+        now: Time,
+        mut pkt: Packet<F>,
+        io: &mut impl Io<F>,
+    ) -> Option<(Packet<F>, RouteHit)> {
+        let (rx, info, pieces) = (&pkt.rx, &pkt.info, pkt.pieces.as_ref());
+        match self
+            .net
+            .forward_check(now, rx, info, pieces, &mut pkt.frame, io)
+        {
+            Ok(hit) => Some((pkt, hit)),
+            Err(reason) => {
+                self.discard(pkt, reason);
+                None
+            }
+        }
     }
 
     /// Drops a packet and tells its sender why.
@@ -266,11 +324,26 @@ impl<F: Frame> Worker<F> {
         let Packet {
             frame,
             l3,
-            max_fragment,
+            pieces,
+            carried,
             ..
         } = pkt;
+        let way = Cut {
+            pieces: pieces.as_ref(),
+            ours: carried,
+        };
         self.net
-            .send_cut(now, frame, l3, max_fragment, &hit, Verdict::Forwarded, io);
+            .send_cut(now, frame, l3, way, &hit, Verdict::Forwarded, io);
         None
     }
+}
+
+/// What became of a fragment.
+pub(crate) enum Gather<F> {
+    /// It is held, or has been ended.
+    Ended,
+    /// It made a datagram whole.
+    Whole(Packet<F>),
+    /// It goes on as it is.
+    AsIs(Packet<F>),
 }

@@ -260,7 +260,7 @@ mod tests {
                 Af::of(a) == Af::of(addr) && masked(a, len) == masked(addr, len)
             })
         };
-        let matching = rules.iter().filter(|r| {
+        let mut matching = rules.iter().rev().filter(|r| {
             r.af.is_none_or(|af| af == Af::of(probe.dst))
                 && r.proto.is_none_or(|p| p == probe.proto)
                 && r.iface.is_none_or(|i| i == probe.iface)
@@ -269,7 +269,7 @@ mod tests {
                 && within(&r.source_ports, probe.sport)
                 && within(&r.destination_ports, probe.dport)
         });
-        matching.last().map(|r| r.mark)
+        matching.next().map(|r| r.mark)
     }
 
     #[test]

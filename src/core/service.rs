@@ -37,6 +37,12 @@ impl Service {
         self.spec.exact || self.limited > 0
     }
 
+    /// Tells the scheduler whether it schedules for all workers or for one of them.
+    fn set_share(&mut self, share: (u16, u16)) {
+        let (worker, workers) = if self.central() { (0, 1) } else { share };
+        self.group.set_share(worker, workers);
+    }
+
     /// The mark, where it is a service by mark.
     pub fn mark(&self) -> Option<u32> {
         match self.spec.key {
@@ -109,6 +115,8 @@ impl Dest {
 /// All services and dests of one worker.
 #[derive(Default)]
 pub struct Services {
+    /// Which of how many workers this is.
+    share: (u16, u16),
     services: Vec<Option<Service>>,
     dests: Vec<Option<Dest>>,
     by_key: HashMap<ServiceKey, ServiceId>,
@@ -202,26 +210,23 @@ impl Services {
         self.tunnels.contains_key(&(addr, kind))
     }
 
-    /// Adds a service. This is `worker` of `workers` that schedule for it, each for itself.
-    pub fn add(
-        &mut self,
-        id: ServiceId,
-        spec: Arc<ServiceSpec>,
-        tally: Arc<Tally>,
-        worker: WorkerId,
-        workers: u16,
-    ) {
+    /// An empty table. This is `worker` of `workers` that schedule, each for itself.
+    pub fn new(worker: WorkerId, workers: u16) -> Services {
+        Services {
+            share: (worker.0, workers),
+            ..Services::default()
+        }
+    }
+
+    /// Adds a service.
+    pub fn add(&mut self, id: ServiceId, spec: Arc<ServiceSpec>, tally: Arc<Tally>) {
         let at = id.0 as usize;
         if self.services.len() <= at {
             self.services.resize_with(at + 1, || None);
         }
         self.count_special(&spec.key, 1);
         self.by_key.insert(spec.key, id);
-        let (worker, workers) = if spec.exact {
-            (0, 1)
-        } else {
-            (worker.0, workers)
-        };
+        let (worker, workers) = if spec.exact { (0, 1) } else { self.share };
         let group = Group::new(spec.sched, spec.flags, worker, workers);
         self.services[at] = Some(Service {
             spec,
@@ -233,9 +238,11 @@ impl Services {
 
     /// Changes a service's settings; the same scheduler goes on where it was.
     pub fn edit(&mut self, id: ServiceId, spec: Arc<ServiceSpec>) {
+        let share = self.share;
         if let Some(service) = self.get_mut(id) {
             service.group.set_scheduler(spec.sched, spec.flags);
             service.spec = spec;
+            service.set_share(share);
         }
     }
 
@@ -278,6 +285,7 @@ impl Services {
         spec: Arc<DestSpec>,
         tally: Arc<Tally>,
     ) {
+        let share = self.share;
         let at = id.0 as usize;
         if self.dests.len() <= at {
             self.dests.resize_with(at + 1, || None);
@@ -305,12 +313,14 @@ impl Services {
             ..Member::new(id, spec.addr, spec.port, spec.weight)
         });
         entry.limited += usize::from(spec.upper > 0);
+        entry.set_share(share);
         let key = entry.spec.key;
         self.note_way(&key, &spec);
     }
 
     /// Changes weight, thresholds, forwarding and tunnel of a dest. Its connections keep their way of forwarding.
     pub fn edit_dest(&mut self, id: DestId, spec: Arc<DestSpec>) {
+        let share = self.share;
         let Some(dest) = self.dest_mut(id) else {
             return;
         };
@@ -324,6 +334,7 @@ impl Services {
             return;
         };
         entry.limited = entry.limited + usize::from(spec.upper > 0) - usize::from(old.upper > 0);
+        entry.set_share(share);
         entry.group.edit(id, spec.weight);
         entry.group.set_overloaded(id, overloaded);
         let key = entry.spec.key;
@@ -333,6 +344,7 @@ impl Services {
 
     /// Takes a dest out of its service. Its record stays for the connections that refer to it.
     pub fn remove_dest(&mut self, id: DestId) {
+        let share = self.share;
         let Some(dest) = self.dest_mut(id) else {
             return;
         };
@@ -342,6 +354,7 @@ impl Services {
             return;
         };
         entry.limited -= usize::from(spec.upper > 0);
+        entry.set_share(share);
         entry.group.remove(id);
         let key = entry.spec.key;
         self.forget_way(&key, &spec);

@@ -76,6 +76,7 @@ impl Rig {
                     icmp_limit: None,
                     ..NetConfig::default()
                 },
+                frag: crate::frag::Settings::default(),
             };
             Worker::new(config, Time(0), Arc::default()).unwrap()
         };

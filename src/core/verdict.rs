@@ -1,6 +1,8 @@
 //! What became of a packet: the one verdict each ends in, the named reasons for drops, and the counters whose sum holds at
 //! any moment. Whoever consumes a frame counts its verdict; nothing here looks at packets.
 
+use crate::frag::FragDrop;
+
 /// Declares [`Drop`] from one table of variant, operator's name and meaning.
 macro_rules! drops {
     ($($variant:ident $name:literal $doc:literal)*) => {
@@ -66,6 +68,8 @@ drops! {
     Truncated "truncated" "the packet ends within its transport header"
     PathMtu "path-mtu" "an ICMP error about a tunnel's size, taken in"
     RingFull "ring-full" "no room in the ring to another worker"
+    FragmentInvalid "fragment-invalid" "a fragment that contradicts the others, overlaps them, or is malformed"
+    FragmentNoRoom "fragment-no-room" "no room for more fragments"
     ReassemblyTimeout "reassembly-timeout" "the datagram's other fragments did not come in time"
     CompanionUnknown "companion-unknown" "came from a companion that belongs to no port"
 }
@@ -80,6 +84,16 @@ impl Drop {
     }
 }
 
+impl From<FragDrop> for Drop {
+    fn from(reason: FragDrop) -> Drop {
+        match reason {
+            FragDrop::NoRoom => Drop::FragmentNoRoom,
+            FragDrop::NoFrame => Drop::NoMemory,
+            _ => Drop::FragmentInvalid,
+        }
+    }
+}
+
 /// How a packet ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Verdict {
@@ -87,7 +101,7 @@ pub enum Verdict {
     Forwarded,
     /// Given to the host behind the companion interface.
     Host,
-    /// Answered or taken in by us: ARP, neighbour discovery, echo.
+    /// Answered or taken in by us: ARP, neighbour discovery, echo, fragments that a datagram was put together from.
     Answered,
     /// Dropped.
     Dropped(Drop),
@@ -173,6 +187,23 @@ impl Counters {
     #[inline]
     pub fn release(&mut self, place: Held) {
         self.held[place as usize] = self.held[place as usize].wrapping_sub(1);
+    }
+
+    /// Counts fragments that waited and are dropped.
+    pub fn abandon(&mut self, reason: Drop, frames: usize) {
+        let frames = frames as u64;
+        let held = &mut self.held[Held::Reassembly as usize];
+        *held = held.wrapping_sub(frames);
+        self.dropped[reason as usize] += frames;
+    }
+
+    /// Counts fragments that waited and are part of a whole datagram now: the datagram goes on as one frame, the others
+    /// have been taken in.
+    pub fn absorb(&mut self, frames: usize) {
+        let frames = frames as u64;
+        let held = &mut self.held[Held::Reassembly as usize];
+        *held = held.wrapping_sub(frames);
+        self.answered += frames;
     }
 
     /// How many were dropped for a reason.

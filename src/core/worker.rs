@@ -13,6 +13,7 @@ use crate::defence::Defence;
 use crate::delta::{Answer, Delta, Query};
 use crate::family::{V4, V6};
 use crate::flow::Gone;
+use crate::frag::{self, Reassembler};
 use crate::mark::MarkTable;
 use crate::message::Msg;
 use crate::net::{Net, NetConfig};
@@ -32,6 +33,7 @@ pub trait Post<F> {
     ///
     /// # Errors
     /// The ring is full: the message comes back.
+    #[allow(clippy::result_large_err)] // It comes back by value, so that nothing is allocated.
     fn post(&mut self, to: WorkerId, msg: Msg<F>) -> Result<(), Msg<F>>;
 }
 
@@ -55,6 +57,8 @@ pub struct WorkerConfig {
     pub seed: u64,
     /// The network layer's bounds. Worker 0 is the resolver.
     pub net: NetConfig,
+    /// Bounds of reassembly.
+    pub frag: frag::Settings,
 }
 
 /// A worker's tables for one address family. The packet path is written once, with the family as its parameter.
@@ -105,6 +109,7 @@ pub struct Worker<F: Frame> {
     pub(crate) marks: Arc<MarkTable>,
     pub(crate) timeouts: Timeouts,
     pub(crate) net: Net<F>,
+    pub(crate) frags: Reassembler<F>,
     pub(crate) total: Arc<Tally>,
     /// Most connections of both families together.
     limit: u32,
@@ -133,7 +138,7 @@ impl<F: Frame> Worker<F> {
             id: config.id,
             workers: config.workers,
             owners: Owners::new(config.workers, config.owner_by_address, config.seed),
-            services: Services::default(),
+            services: Services::new(config.id, config.workers),
             conns4: ConnTable::new(config.connections, now.tick(), table_seed)?,
             conns6: ConnTable::new(config.connections, now.tick(), table_seed)?,
             calls: Calls::default(),
@@ -142,6 +147,7 @@ impl<F: Frame> Worker<F> {
             marks: Arc::default(),
             timeouts: Timeouts::default(),
             net: Net::new(config.net),
+            frags: Reassembler::new(config.frag, table_seed),
             total,
             limit: config.connections,
             outbox: VecDeque::new(),
@@ -168,7 +174,7 @@ impl<F: Frame> Worker<F> {
                 if let Some(addr) = spec.key.addr() {
                     self.net.vip_add(now, addr);
                 }
-                self.services.add(id, spec, tally, self.id, self.workers);
+                self.services.add(id, spec, tally);
             }
             Delta::ServiceEdit { id, spec } => self.services.edit(id, spec),
             Delta::ServiceRemove { id } => {

@@ -39,6 +39,7 @@ use std::net::IpAddr;
 use ripvs_packet::Frame;
 
 pub use control::{NetDelta, NetMsg};
+pub(crate) use forward::Cut;
 pub use icmp::{IcmpKind, Offender};
 pub use iface::{IfAddr, Iface, Ifaces, Mac, MacKind, LO, MAC_BROADCAST};
 pub use ingress::{DstKind, Ingress};
@@ -104,6 +105,8 @@ pub struct Net<F: Frame> {
     announce: VecDeque<Announcement>,
     /// Identification of the next IPv4 packet of our own.
     ip_id: u16,
+    /// Identification of the fragments of the next IPv6 packet that is cut here.
+    fragment_id: u32,
     /// Where packets of our own are put together.
     scratch: Box<[u8; icmp::SCRATCH]>,
 }
@@ -136,6 +139,7 @@ impl<F: Frame> Net<F> {
             outbox_overflows: 0,
             announce: VecDeque::new(),
             ip_id: 1,
+            fragment_id: 1,
             scratch: Box::new([0; icmp::SCRATCH]),
         }
     }
@@ -184,6 +188,12 @@ impl<F: Frame> Net<F> {
     pub fn next_ip_id(&mut self) -> u16 {
         self.ip_id = self.ip_id.wrapping_add(1);
         self.ip_id
+    }
+
+    /// The identification for the fragments of another IPv6 packet.
+    pub(crate) fn next_fragment_id(&mut self) -> u32 {
+        self.fragment_id = self.fragment_id.wrapping_add(1);
+        self.fragment_id
     }
 
     /// The next message for other workers. Where it goes: [`NetMsg::for_resolver`].

@@ -13,6 +13,7 @@ use super::iface::MacKind;
 use super::ingress::Ingress;
 use super::route::RouteHit;
 use super::{is_link_local, Net, Outcome};
+use crate::frag::{self, CutError, Pieces};
 use crate::types::Time;
 use crate::verdict::{Drop, Verdict};
 
@@ -28,15 +29,10 @@ impl<F: Frame> Net<F> {
         io: &mut IO,
     ) -> Outcome {
         match self.forward_check(now, rx, info, 0, frame, io) {
-            Ok((frame, hit)) => self.send_cut(
-                now,
-                frame,
-                usize::from(rx.l3),
-                0,
-                &hit,
-                Verdict::Forwarded,
-                io,
-            ),
+            Ok((frame, hit)) => {
+                let l3 = usize::from(rx.l3);
+                self.send_cut(now, frame, l3, 0, &hit, Verdict::Forwarded, io)
+            }
             Err(outcome) => outcome,
         }
     }
@@ -59,12 +55,16 @@ impl<F: Frame> Net<F> {
             return Err(self.discard(frame, Drop::NotForHost));
         }
         let hit = match self.route(info.dst_ip(), Some(info.src_ip())) {
+            _ if is_link_local(info.dst_ip()) => {
+                let why = (IcmpKind::NoRoute, Drop::LinkLocal);
+                return Err(self.refuse(now, rx, frame, why, io));
+            }
             Some(hit) if !hit.local => hit,
             _ => {
-                return Err(self.refuse(now, rx, frame, (IcmpKind::NoRoute, Drop::NoRoute), io));
+                let why = (IcmpKind::NoRoute, Drop::NoRoute);
+                return Err(self.refuse(now, rx, frame, why, io));
             }
         };
-        let l3 = usize::from(rx.l3);
         if info.ttl <= 1 {
             let why = (IcmpKind::TtlExceeded, Drop::TtlExceeded);
             return Err(self.refuse(now, rx, frame, why, io));
@@ -78,21 +78,28 @@ impl<F: Frame> Net<F> {
                 return Err(self.refuse(now, rx, frame, why, io));
             }
         }
+        let l3 = usize::from(rx.l3);
         let len = info.total_len as usize;
         frame.truncate(l3 + len);
-        let (mtu, may_cut) = match info.family {
-            Family::V4 => (hit.mtu, !info.has(flags::DONT_FRAGMENT)),
-            Family::V6 => (hit.mtu.max(ipv6::MIN_MTU as u16), false),
-        };
-        let size = match info.family {
-            Family::V6 if max_fragment > 0 => usize::from(max_fragment),
-            _ => len,
+        // What an error quotes has the hop limit of IPv6 counted down already, but not the TTL of IPv4.
+        let (mtu, size, may_cut) = match info.family {
+            Family::V4 => (hit.mtu, len, !info.has(flags::DONT_FRAGMENT)),
+            Family::V6 => {
+                decrement_ttl(&mut frame, l3, info.family);
+                let size = match max_fragment {
+                    0 => len,
+                    largest => usize::from(largest),
+                };
+                (hit.mtu.max(ipv6::MIN_MTU as u16), size, false)
+            }
         };
         if size > usize::from(mtu) && !may_cut {
             let why = (IcmpKind::TooBig(mtu), Drop::TooBig);
             return Err(self.refuse(now, rx, frame, why, io));
         }
-        decrement_ttl(&mut frame, l3, info.family);
+        if info.family == Family::V4 {
+            decrement_ttl(&mut frame, l3, info.family);
+        }
         Ok((frame, hit))
     }
 
@@ -110,8 +117,63 @@ impl<F: Frame> Net<F> {
         self.discard(frame, reason)
     }
 
-    /// Sends a packet by this way, in fragments where it is longer than the MTU or came in fragments itself, of
-    /// `max_fragment` bytes the largest.
+    /// Sends a packet by this way, in fragments where it is longer than the MTU or came in fragments itself (see
+    /// [`frag::cut_v4`], [`frag::cut_v6`]). The first fragment has the packet's verdict, the others count as generated.
+    ///
+    /// # Errors
+    /// The frame is handed back, without verdict, where it must not or cannot be cut.
+    pub fn send_pieces<IO: PacketIo<Frame = F>>(
+        &mut self,
+        now: Time,
+        packet: Outgoing<'_, F>,
+        hit: &RouteHit,
+        io: &mut IO,
+    ) -> Result<Outcome, (F, CutError)> {
+        let Outgoing {
+            frame,
+            l3,
+            pieces,
+            force,
+            verdict,
+        } = packet;
+        let v6 = frame.head().get(l3).is_some_and(|first| first >> 4 == 6);
+        let len = frame.len() - l3.min(frame.len());
+        let mtu = match v6 {
+            false => usize::from(hit.mtu),
+            true => usize::from(hit.mtu).max(ipv6::MIN_MTU),
+        };
+        let whole = match v6 {
+            false => !frag::must_cut_v4(len, mtu, pieces),
+            true => !frag::must_cut_v6(len, mtu, pieces),
+        };
+        if whole {
+            return Ok(self.send_as(now, frame, l3, hit, verdict, io).into());
+        }
+        let id = if v6 { self.next_frag_id() } else { 0 };
+        let mut first = None;
+        let emit = |bytes: &[u8]| {
+            if first.is_some() {
+                self.counters.generated += 1;
+            }
+            let sent = match io.alloc(&bytes[l3..]) {
+                Some(piece) => self.send_as(now, piece, 0, hit, verdict, io).into(),
+                None => self.finish(Verdict::Dropped(Drop::NoMemory)),
+            };
+            first.get_or_insert(sent);
+        };
+        let done = match v6 {
+            false => frag::cut_v4(&frame, l3, mtu, pieces, force, emit),
+            true => frag::cut_v6(&frame, l3, mtu, pieces, force, id, emit),
+        };
+        match (first, done) {
+            (Some(outcome), _) => Ok(outcome),
+            (None, Err(error)) => Err((frame, error)),
+            (None, Ok(_)) => Err((frame, CutError::Malformed)),
+        }
+    }
+
+    /// As [`Net::send_pieces`], for a packet that may be cut, of fragments of which the largest was of `max_fragment` bytes
+    /// (0: it came whole). Drops what cannot be cut.
     #[allow(clippy::too_many_arguments)]
     pub(crate) fn send_cut<IO: PacketIo<Frame = F>>(
         &mut self,
@@ -123,11 +185,37 @@ impl<F: Frame> Net<F> {
         verdict: Verdict,
         io: &mut IO,
     ) -> Outcome {
-        if frame.len() - l3 <= usize::from(hit.mtu) && max_fragment == 0 {
-            return self.send_as(now, frame, l3, hit, verdict, io).into();
+        let pieces = (max_fragment > 0).then(|| Pieces {
+            largest: u32::from(max_fragment),
+            df: false,
+            later: Box::default(),
+        });
+        let packet = Outgoing {
+            frame,
+            l3,
+            pieces: pieces.as_ref(),
+            force: true,
+            verdict,
+        };
+        match self.send_pieces(now, packet, hit, io) {
+            Ok(outcome) => outcome,
+            Err((frame, _)) => self.discard(frame, Drop::FragmentFailed),
         }
-        self.discard(frame, Drop::FragmentFailed)
     }
+}
+
+/// A packet on its way out.
+pub struct Outgoing<'a, F> {
+    /// Its frame.
+    pub frame: F,
+    /// Where it begins there.
+    pub l3: usize,
+    /// How it came, where it came in fragments.
+    pub pieces: Option<&'a Pieces>,
+    /// Whether it may be cut though its DF flag, or IPv6, forbids that.
+    pub force: bool,
+    /// What it and its fragments count as when they go.
+    pub verdict: Verdict,
 }
 
 /// Takes one from TTL or hop limit, and adjusts the IPv4 header checksum.

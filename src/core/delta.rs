@@ -4,12 +4,12 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use crate::mark::MarkTable;
-use crate::net::{Mac, NetDelta};
+use crate::net::{NeighEntry, NetDelta};
 use crate::sched::mh;
 use crate::settings::Settings;
 use crate::spec::{DestSpec, ServiceSpec};
 use crate::tally::Tally;
-use crate::types::{DestId, IfaceId, ServiceId};
+use crate::types::{DestId, ServiceId};
 
 /// One change of what a worker knows. Ids are the control thread's to give; a change about an id that the worker does not
 /// know has no effect.
@@ -114,19 +114,6 @@ pub enum Answer {
     },
     /// The neighbour table.
     Neighbours(Vec<NeighEntry>),
-}
-
-/// A neighbour as listings show it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NeighEntry {
-    /// The interface it is on.
-    pub iface: IfaceId,
-    /// Its address.
-    pub addr: IpAddr,
-    /// Its MAC address, where it is known.
-    pub mac: Option<Mac>,
-    /// Its state's name, as `ip neigh` has it.
-    pub state: &'static str,
 }
 
 /// A connection as listings show it.

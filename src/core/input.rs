@@ -7,7 +7,7 @@ use ripvs_packet::{eth::ethertype, Frame, PortId};
 use crate::datapath::Passed;
 use crate::frag::{Gathered, UngatheredReason};
 use crate::message::{Msg, Parcel};
-use crate::net::{Cut, DstKind, IcmpKind, Offender, RouteHit};
+use crate::net::{DstKind, IcmpKind, Offender, Outgoing, RouteHit};
 use crate::packet::{ports, Packet};
 use crate::related::{quoted, reply_key, request_key};
 use crate::types::{proto, Af, Time, WorkerId};
@@ -328,12 +328,14 @@ impl<F: Frame> Worker<F> {
             carried,
             ..
         } = pkt;
-        let way = Cut {
+        let packet = Outgoing {
+            frame,
+            l3,
             pieces: pieces.as_ref(),
-            ours: carried,
+            force: carried,
+            verdict: Verdict::Forwarded,
         };
-        self.net
-            .send_cut(now, frame, l3, way, &hit, Verdict::Forwarded, io);
+        self.net.send_or_drop(now, packet, &hit, io);
         None
     }
 }

@@ -3,9 +3,9 @@
 use ripvs_packet::Frame;
 
 use crate::conn::{Flags, Record};
-use crate::delta::{Answer, ConnEntry, NeighEntry};
+use crate::delta::{Answer, ConnEntry};
 use crate::family::{V4, V6};
-use crate::net::Neigh;
+use crate::net::NeighEntry;
 use crate::spec::Forward;
 use crate::state;
 use crate::types::{Af, Time};
@@ -17,13 +17,8 @@ const SECOND_TABLE: u64 = 1 << 63;
 impl<F: Frame> Worker<F> {
     /// The neighbours.
     pub(crate) fn neighbours(&self, now: Time) -> Vec<NeighEntry> {
-        let entry = |neigh: &Neigh<F>| NeighEntry {
-            iface: neigh.iface(),
-            addr: neigh.addr(),
-            mac: neigh.mac(),
-            state: neigh.state(now).name(),
-        };
-        self.net.neighbours().iter().map(entry).collect()
+        let entries = self.net.neighbours().iter();
+        entries.map(|neigh| neigh.entry(now)).collect()
     }
 
     /// The page of connections that begins at a cursor.

@@ -128,6 +128,7 @@ impl<F: Frame> Net<F> {
                 if let Some((id, lost)) = self.neighs.obtain(iface, addr, now) {
                     self.lose(lost, Drop::NeighGone);
                     self.neighs.set_permanent(id, now, mac);
+                    self.to_flush.push(id);
                 }
             }
             NetDelta::NeighDel { iface, addr } => {

@@ -5,7 +5,7 @@ use ripvs_packet::icmp::{self, v4, v6};
 use ripvs_packet::parse::{Family, L3Info};
 use ripvs_packet::{ipv4, ipv6, Frame, PacketIo};
 
-use super::forward::Cut;
+use super::forward::Outgoing;
 use super::ingress::{DstKind, Ingress};
 use super::route::RouteHit;
 use super::{is_link_local, Net, Outcome};
@@ -180,21 +180,13 @@ impl<F: Frame> Net<F> {
         start[ip_len + 1] = head[1];
         start[ip_len + 2..ip_len + 4].copy_from_slice(&check.to_be_bytes());
         frame.write_at(new_l3, &start[..ip_len + 4]);
-        if usize::from(total) > usize::from(hit.mtu) {
-            return self.send_cut(
-                now,
-                frame,
-                new_l3,
-                Cut {
-                    pieces: None,
-                    ours: true,
-                },
-                &hit,
-                Verdict::Answered,
-                io,
-            );
-        }
-        self.send_as(now, frame, new_l3, &hit, Verdict::Answered, io)
-            .into()
+        let packet = Outgoing {
+            frame,
+            l3: new_l3,
+            pieces: None,
+            force: true,
+            verdict: Verdict::Answered,
+        };
+        self.send_or_drop(now, packet, &hit, io)
     }
 }

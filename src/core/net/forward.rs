@@ -28,15 +28,17 @@ impl<F: Frame> Net<F> {
         frame: F,
         io: &mut IO,
     ) -> Outcome {
-        let l3 = usize::from(rx.l3);
         let mut frame = frame;
         match self.forward_check(now, rx, info, None, &mut frame, io) {
             Ok(hit) => {
-                let way = Cut {
+                let packet = Outgoing {
+                    frame,
+                    l3: usize::from(rx.l3),
                     pieces: None,
-                    ours: false,
+                    force: false,
+                    verdict: Verdict::Forwarded,
                 };
-                self.send_cut(now, frame, l3, way, &hit, Verdict::Forwarded, io)
+                self.send_or_drop(now, packet, &hit, io)
             }
             Err(reason) => self.discard(frame, reason),
         }
@@ -60,131 +62,149 @@ impl<F: Frame> Net<F> {
             return Err(Drop::NotForHost);
         }
         let hit = match self.route(info.dst_ip(), Some(info.src_ip())) {
-            Some(hit) if !hit.local => hit,
-            _ => {
-                return Err(self.tell_sender(now, rx, frame, IcmpKind::NoRoute, Drop::NoRoute, io))
+            _ if is_link_local(info.dst_ip()) => {
+                return self.refuse(now, rx, frame, (IcmpKind::NoRoute, Drop::LinkLocal), io);
             }
+            Some(hit) if !hit.local => hit,
+            _ => return self.refuse(now, rx, frame, (IcmpKind::NoRoute, Drop::NoRoute), io),
         };
-        let l3 = usize::from(rx.l3);
         if info.ttl <= 1 {
-            let kind = IcmpKind::TtlExceeded;
-            return Err(self.tell_sender(now, rx, frame, kind, Drop::TtlExceeded, io));
+            let why = (IcmpKind::TtlExceeded, Drop::TtlExceeded);
+            return self.refuse(now, rx, frame, why, io);
         }
         if let IpAddr::V6(src) = info.src_ip() {
             if src.is_unspecified() {
                 return Err(Drop::MartianSource);
             }
             if is_link_local(src.into()) {
-                return Err(self.tell_sender(
-                    now,
-                    rx,
-                    frame,
-                    IcmpKind::BeyondScope,
-                    Drop::LinkLocal,
-                    io,
-                ));
+                let why = (IcmpKind::BeyondScope, Drop::LinkLocal);
+                return self.refuse(now, rx, frame, why, io);
             }
         }
+        let l3 = usize::from(rx.l3);
         let len = info.total_len as usize;
         frame.truncate(l3 + len);
-        let (mtu, may_cut) = match info.family {
-            Family::V4 => (hit.mtu, !info.has(flags::DONT_FRAGMENT)),
-            Family::V6 => (hit.mtu.max(ipv6::MIN_MTU as u16), false),
-        };
-        let size = match pieces {
-            Some(pieces) if info.family == Family::V6 => pieces.largest as usize,
-            _ => len,
+        // What an error quotes has the hop limit of IPv6 counted down already, but not the TTL of IPv4.
+        let (mtu, size, may_cut) = match info.family {
+            Family::V4 => (hit.mtu, len, !info.has(flags::DONT_FRAGMENT)),
+            Family::V6 => {
+                decrement_ttl(frame, l3, info.family);
+                let size = pieces.map_or(len, |pieces| pieces.largest as usize);
+                (hit.mtu.max(ipv6::MIN_MTU as u16), size, false)
+            }
         };
         if size > usize::from(mtu) && !may_cut {
-            return Err(self.tell_sender(now, rx, frame, IcmpKind::TooBig(mtu), Drop::TooBig, io));
+            let why = (IcmpKind::TooBig(mtu), Drop::TooBig);
+            return self.refuse(now, rx, frame, why, io);
         }
-        decrement_ttl(frame, l3, info.family);
+        if info.family == Family::V4 {
+            decrement_ttl(frame, l3, info.family);
+        }
         Ok(hit)
     }
 
-    /// Tells a packet's sender why it is dropped.
-    fn tell_sender<IO: PacketIo<Frame = F>>(
+    /// Tells a packet's sender why it is to be dropped.
+    fn refuse<IO: PacketIo<Frame = F>>(
         &mut self,
         now: Time,
         rx: &Ingress,
         frame: &F,
-        kind: IcmpKind,
-        reason: Drop,
+        (kind, reason): (IcmpKind, Drop),
         io: &mut IO,
-    ) -> Drop {
+    ) -> Result<RouteHit, Drop> {
         let about = Offender::new(frame, usize::from(rx.l3)).from(rx);
         self.icmp_error(now, about, kind, io);
-        reason
+        Err(reason)
     }
 
-    /// Sends a packet by this way, in fragments where it is longer than the MTU or came in fragments itself.
-    #[allow(clippy::too_many_arguments)]
-    pub(crate) fn send_cut<IO: PacketIo<Frame = F>>(
+    /// Sends a packet by this way, in fragments where it is longer than the MTU or came in fragments itself (see
+    /// [`frag::cut_v4`], [`frag::cut_v6`]). The first fragment has the packet's verdict, the others count as generated.
+    ///
+    /// # Errors
+    /// The frame is handed back, without verdict, where it must not or cannot be cut.
+    pub fn send_pieces<IO: PacketIo<Frame = F>>(
         &mut self,
         now: Time,
-        frame: F,
-        l3: usize,
-        way: Cut<'_>,
+        packet: Outgoing<'_, F>,
         hit: &RouteHit,
-        verdict: Verdict,
+        io: &mut IO,
+    ) -> Result<Outcome, (F, CutError)> {
+        let Outgoing {
+            frame,
+            l3,
+            pieces,
+            force,
+            verdict,
+        } = packet;
+        let v6 = frame.head().get(l3).is_some_and(|first| first >> 4 == 6);
+        let len = frame.len() - l3.min(frame.len());
+        let mtu = match v6 {
+            false => usize::from(hit.mtu),
+            true => usize::from(hit.mtu).max(ipv6::MIN_MTU),
+        };
+        let whole = match v6 {
+            false => !frag::must_cut_v4(len, mtu, pieces),
+            true => !frag::must_cut_v6(len, mtu, pieces),
+        };
+        if whole {
+            return Ok(self.send_as(now, frame, l3, hit, verdict, io).into());
+        }
+        let id = if v6 { self.next_frag_id() } else { 0 };
+        let mut first = None;
+        let emit = |bytes: &[u8]| {
+            if first.is_some() {
+                self.counters.generated += 1;
+            }
+            let sent = match io.alloc(&bytes[l3..]) {
+                Some(piece) => self.send_as(now, piece, 0, hit, verdict, io).into(),
+                None => self.finish(Verdict::Dropped(Drop::NoMemory)),
+            };
+            first.get_or_insert(sent);
+        };
+        let done = match v6 {
+            false => frag::cut_v4(&frame, l3, mtu, pieces, force, emit),
+            true => frag::cut_v6(&frame, l3, mtu, pieces, force, id, emit),
+        };
+        match (first, done) {
+            (Some(outcome), _) => Ok(outcome),
+            (None, Err(error)) => Err((frame, error)),
+            (None, Ok(_)) => Err((frame, CutError::Malformed)),
+        }
+    }
+
+    /// As [`Net::send_pieces`]; what must not be cut is dropped, and its sender told.
+    pub fn send_or_drop<IO: PacketIo<Frame = F>>(
+        &mut self,
+        now: Time,
+        packet: Outgoing<'_, F>,
+        hit: &RouteHit,
         io: &mut IO,
     ) -> Outcome {
-        let (len, mtu) = (frame.len() - l3, usize::from(hit.mtu));
-        let v6 = frame.head().get(l3).is_some_and(|first| first >> 4 == 6);
-        let cut = if v6 {
-            frag::must_cut_v6(len, mtu, way.pieces)
-        } else {
-            frag::must_cut_v4(len, mtu, way.pieces)
-        };
-        if !cut {
-            return self.send_as(now, frame, l3, hit, verdict, io).into();
-        }
-        let mut count = 0;
-        let mut emit = |net: &mut Self, io: &mut IO, bytes: &[u8]| {
-            // The packet itself becomes the first of them; the others are made here.
-            count += 1;
-            net.counters.generated += u64::from(count > 1);
-            match io.alloc(bytes) {
-                Some(piece) => {
-                    net.send_as(now, piece, l3, hit, verdict, io);
-                }
-                None => {
-                    net.finish(Verdict::Dropped(Drop::NoMemory));
-                }
-            }
-        };
-        let id = self.next_fragment_id();
-        let done = if v6 {
-            frag::cut_v6(&frame, l3, mtu, way.pieces, way.ours, id, |bytes| {
-                emit(self, io, bytes)
-            })
-        } else {
-            frag::cut_v4(&frame, l3, mtu, way.pieces, way.ours, |bytes| {
-                emit(self, io, bytes)
-            })
-        };
-        match done {
-            Ok(0) => self.discard(frame, Drop::FragmentFailed),
-            Ok(_) => Outcome::Done(verdict),
-            Err(_) if count > 0 => Outcome::Done(verdict),
-            Err(CutError::TooBig { mtu }) => {
+        let l3 = packet.l3;
+        match self.send_pieces(now, packet, hit, io) {
+            Ok(outcome) => outcome,
+            Err((frame, CutError::TooBig { mtu })) => {
                 let kind = IcmpKind::TooBig(u16::try_from(mtu).unwrap_or(u16::MAX));
                 self.icmp_error(now, Offender::new(&frame, l3), kind, io);
                 self.discard(frame, Drop::TooBig)
             }
-            Err(CutError::Malformed) => self.discard(frame, Drop::FragmentFailed),
+            Err((frame, CutError::Malformed)) => self.discard(frame, Drop::FragmentFailed),
         }
     }
 }
 
-/// How a packet may be cut.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Cut<'a> {
-    /// What it was put together from, if it did not come whole.
+/// A packet on its way out.
+pub struct Outgoing<'a, F> {
+    /// Its frame.
+    pub frame: F,
+    /// Where it begins there.
+    pub l3: usize,
+    /// How it came, where it came in fragments.
     pub pieces: Option<&'a Pieces>,
-    /// Whether it is of our own making, or sent on for a client by IPVS: then it may be cut whatever its DF says, and IPv6 as
-    /// well.
-    pub ours: bool,
+    /// Whether it may be cut though its DF flag, or IPv6, forbids that.
+    pub force: bool,
+    /// What it and its fragments count as when they go.
+    pub verdict: Verdict,
 }
 
 /// Takes one from TTL or hop limit, and adjusts the IPv4 header checksum.

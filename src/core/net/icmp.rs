@@ -254,6 +254,9 @@ impl<F: Frame> Net<F> {
                 IpAddr::V6(_) => return None,
             },
         };
+        if kind == IcmpKind::NoRoute && !self.limiter.allow_no_route(now, src.into()) {
+            return None;
+        }
         if self.limited(now, src.into(), kind) {
             return None;
         }

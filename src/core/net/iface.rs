@@ -142,7 +142,14 @@ impl Ifaces {
         self.list.get(usize::from(index))?.as_ref()
     }
 
+    /// Whether `port` is one behind which a host listens, not one with interfaces of its own.
+    #[inline]
+    pub fn is_companion(&self, port: PortId) -> bool {
+        self.companion_of(port).is_some()
+    }
+
     /// Where `port` is a companion: the port whose host's frames come from it.
+    #[inline]
     pub fn companion_of(&self, port: PortId) -> Option<PortId> {
         self.ingress.get(usize::from(port.0))?.companion_of
     }

@@ -97,7 +97,6 @@ impl<F: Frame> Net<F> {
     }
 
     fn classify_v4(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Result<DstKind, Drop> {
-        let zeronet = |a: Ipv4Addr| a.octets()[0] == 0;
         if src.is_multicast() || src.is_broadcast() || src.is_loopback() {
             return Err(Drop::MartianSource);
         }
@@ -107,10 +106,11 @@ impl<F: Frame> Net<F> {
         if dst.is_broadcast() || (src.is_unspecified() && dst.is_unspecified()) {
             return Ok(DstKind::Broadcast);
         }
-        if zeronet(src) {
+        // Since Linux 5.3 only 0.0.0.0 itself, not 0/8, is no address of a host's.
+        if src.is_unspecified() {
             return Err(Drop::MartianSource);
         }
-        if zeronet(dst) || dst.is_loopback() {
+        if dst.is_unspecified() || dst.is_loopback() {
             return Err(Drop::MartianDest);
         }
         // Nobody else may use our addresses (`__fib_validate_source`, accept_local being off).
@@ -135,11 +135,11 @@ impl<F: Frame> Net<F> {
             return Err(Drop::MartianDest);
         }
         if is_link_local(dst.into()) {
-            // Means something on its own link only, where it is ours or reached without us.
-            return match self.routes.local_on(dst.into(), rx.iface) {
-                true => Ok(DstKind::Local),
-                false => Err(Drop::LinkLocal),
-            };
+            // Means something on its own link only; what is not ours there the router refuses.
+            return Ok(match self.routes.local_on(dst.into(), rx.iface) {
+                true => DstKind::Local,
+                false => DstKind::Remote,
+            });
         }
         Ok(match self.is_local(dst.into()) {
             true => DstKind::Local,

@@ -70,17 +70,29 @@ impl Limiter {
         Limiter {
             limit,
             all: full,
-            dests: vec![full; limit.map_or(0, |_| BUCKETS)],
+            dests: vec![full; BUCKETS],
             refused: 0,
         }
     }
 
     /// Whether an error to `dst` may be sent; counts it.
     pub(super) fn allow(&mut self, now: Time, dst: IpAddr) -> bool {
-        let Some(limit) = self.limit else {
-            return true;
-        };
+        let limit = self.limit.unwrap_or(IcmpLimit {
+            per_dest_ms: 0,
+            per_sec: 0,
+            burst: 0,
+        });
         let allowed = self.allow_all(now, &limit) && self.allow_dest(now, dst, &limit);
+        self.refused += u64::from(!allowed);
+        allowed
+    }
+
+    /// Whether "net unreachable" may be told to `dst`, which the kernel limits on its own, before any other limit and with
+    /// that switched off too (`ip_error`, route/error_cost and error_burst): one a second, five at once. The bucket is the
+    /// one of the destination's other errors, so that in effect fewer pass: with the limit off each error empties it.
+    pub(super) fn allow_no_route(&mut self, now: Time, dst: IpAddr) -> bool {
+        const COST: u64 = 1_000_000_000;
+        let allowed = self.dests[bucket(dst)].take(now, COST, 5);
         self.refused += u64::from(!allowed);
         allowed
     }
@@ -93,21 +105,22 @@ impl Limiter {
     }
 
     fn allow_dest(&mut self, now: Time, dst: IpAddr, limit: &IcmpLimit) -> bool {
-        if limit.per_dest_ms == 0 {
-            return true;
-        }
-        // Multiplicative hashing: spread enough for buckets that may be shared anyway.
-        let bits = match dst {
-            IpAddr::V4(a) => u64::from(u32::from(a)),
-            IpAddr::V6(a) => {
-                let bits = u128::from(a);
-                (bits >> 64) as u64 ^ (bits as u64).rotate_left(17)
-            }
-        };
-        let at = (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % BUCKETS;
+        // A cost of 0 empties the bucket, as `inet_peer_xrlim_allow` does.
         let cost = u64::from(limit.per_dest_ms) * 1_000_000;
-        self.dests[at].take(now, cost, DEST_BURST)
+        self.dests[bucket(dst)].take(now, cost, DEST_BURST)
     }
+}
+
+/// A destination's bucket: multiplicative hashing spreads enough for buckets that may be shared anyway.
+fn bucket(dst: IpAddr) -> usize {
+    let bits = match dst {
+        IpAddr::V4(a) => u64::from(u32::from(a)),
+        IpAddr::V6(a) => {
+            let bits = u128::from(a);
+            (bits >> 64) as u64 ^ (bits as u64).rotate_left(17)
+        }
+    };
+    (bits.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 54) as usize % BUCKETS
 }
 
 #[cfg(test)]
@@ -142,6 +155,19 @@ mod tests {
         };
         assert_eq!(burst(&mut limiter, start), 50);
         assert_eq!(burst(&mut limiter, Time(start.0 + SEC / 100)), 10);
+    }
+
+    #[test]
+    fn net_unreachable_is_limited_even_without_a_limit() {
+        let mut limiter = Limiter::new(None);
+        let dst = "198.18.0.1".parse().unwrap();
+        let start = Time::from_secs(1);
+        let mut send = |at| limiter.allow_no_route(Time(at), dst) && limiter.allow(Time(at), dst);
+        let start = start.0;
+        assert!(send(start));
+        assert!(!send(start + SEC / 2));
+        assert!(send(start + SEC));
+        assert!(!send(start + SEC));
     }
 
     #[test]

@@ -26,12 +26,16 @@ mod forward;
 mod icmp;
 mod iface;
 mod ingress;
+#[cfg(test)]
+mod kernel;
 mod limit;
 mod lpm;
 mod nd;
 mod neigh;
 mod route;
 mod send;
+#[cfg(test)]
+mod testing;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -39,13 +43,13 @@ use std::net::IpAddr;
 use ripvs_packet::Frame;
 
 pub use control::{NetDelta, NetMsg};
-pub(crate) use forward::Cut;
+pub use forward::{decrement_ttl, Outgoing};
 pub use icmp::{IcmpKind, Offender};
 pub use iface::{IfAddr, Iface, Ifaces, Mac, MacKind, LO, MAC_BROADCAST};
 pub use ingress::{DstKind, Ingress};
 pub use limit::IcmpLimit;
 pub use lpm::{common_prefix, Lpm, Prefix};
-pub use neigh::{Heard, Neigh, NeighId, Neighbours, Nud, Replace};
+pub use neigh::{Heard, Neigh, NeighEntry, NeighId, Neighbours, Nud, Replace};
 pub use route::{is_link_local, source_for, LocalKind, RouteError, RouteHit, RouteSpec, Routes};
 pub use send::Sent;
 
@@ -66,6 +70,8 @@ pub struct NetConfig {
     pub neigh_waiting_max: usize,
     /// The limit on ICMP errors, `None` for no limit.
     pub icmp_limit: Option<IcmpLimit>,
+    /// Where the identifications of our own packets begin: a random number, another one for each worker.
+    pub seed: u32,
 }
 
 impl Default for NetConfig {
@@ -76,6 +82,7 @@ impl Default for NetConfig {
             neigh_queue: 3,
             neigh_waiting_max: 1024,
             icmp_limit: Some(IcmpLimit::default()),
+            seed: 0,
         }
     }
 }
@@ -103,10 +110,12 @@ pub struct Net<F: Frame> {
     outbox_overflows: u64,
     /// Addresses to announce: when, how often still, where.
     announce: VecDeque<Announcement>,
+    /// Neighbours that an operator made known while packets may have waited for them.
+    to_flush: Vec<NeighId>,
     /// Identification of the next IPv4 packet of our own.
     ip_id: u16,
-    /// Identification of the fragments of the next IPv6 packet that is cut here.
-    fragment_id: u32,
+    /// Counts IPv6 packets cut into fragments.
+    frag_id: u32,
     /// Where packets of our own are put together.
     scratch: Box<[u8; icmp::SCRATCH]>,
 }
@@ -128,6 +137,7 @@ const OUTBOX_MAX: usize = 1024;
 impl<F: Frame> Net<F> {
     /// A network layer with lo alone.
     pub fn new(config: NetConfig) -> Self {
+        let config_seed = config.seed;
         Net {
             counters: Counters::default(),
             ifaces: Ifaces::default(),
@@ -138,8 +148,9 @@ impl<F: Frame> Net<F> {
             outbox: VecDeque::with_capacity(OUTBOX_MAX),
             outbox_overflows: 0,
             announce: VecDeque::new(),
-            ip_id: 1,
-            fragment_id: 1,
+            to_flush: Vec::new(),
+            ip_id: config_seed as u16,
+            frag_id: 0,
             scratch: Box::new([0; icmp::SCRATCH]),
         }
     }
@@ -157,6 +168,11 @@ impl<F: Frame> Net<F> {
     /// The neighbours.
     pub fn neighbours(&self) -> &Neighbours<F> {
         &self.neighs
+    }
+
+    /// The neighbours as listings show them.
+    pub fn neigh_entries(&self, now: Time) -> Vec<NeighEntry> {
+        self.neighs.iter().map(|n| n.entry(now)).collect()
     }
 
     /// Changes whenever interfaces, addresses or routes do: a [`RouteHit`] or [`NeighId`] kept from another generation must
@@ -190,10 +206,14 @@ impl<F: Frame> Net<F> {
         self.ip_id
     }
 
-    /// The identification for the fragments of another IPv6 packet.
-    pub(crate) fn next_fragment_id(&mut self) -> u32 {
-        self.fragment_id = self.fragment_id.wrapping_add(1);
-        self.fragment_id
+    /// The identification for another IPv6 packet that is cut into fragments: all of them once, in no order that an outsider
+    /// could guess from having seen a few (RFC 7739 section 5.3, a permutation of a counter).
+    pub fn next_frag_id(&mut self) -> u32 {
+        self.frag_id = self.frag_id.wrapping_add(1);
+        let mut id = self.frag_id ^ self.config.seed;
+        id = (id ^ (id >> 16)).wrapping_mul(0x21f0_aaad);
+        id = (id ^ (id >> 15)).wrapping_mul(0x735a_2d97);
+        id ^ (id >> 15)
     }
 
     /// The next message for other workers. Where it goes: [`NetMsg::for_resolver`].

@@ -30,7 +30,6 @@ const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
 /// A solicitation or advertisement that passed the checks of RFC 4861 sections 7.1.1 and 7.1.2.
 struct Message {
     src: Ipv6Addr,
-    dst: Ipv6Addr,
     target: Ipv6Addr,
     flags: u8,
     /// The link-layer address option: the source's of a solicitation, the target's of an advertisement.
@@ -64,7 +63,6 @@ impl Message {
             };
         sound.then_some(Message {
             src,
-            dst,
             target,
             flags,
             mac,
@@ -143,13 +141,13 @@ impl<F: Frame> Net<F> {
         }
     }
 
-    /// Answers a solicitation in its own frame: to the asker, or to all nodes where the asker has no address yet.
+    /// Answers a solicitation: to the asker, or to all nodes where the asker has no address yet.
     fn nd_answer<IO: PacketIo<Frame = F>>(
         &mut self,
         now: Time,
         rx: &Ingress,
         message: &Message,
-        mut frame: F,
+        frame: F,
         io: &mut IO,
     ) -> Outcome {
         let Some(iface) = self.ifaces.get(rx.iface) else {
@@ -160,38 +158,32 @@ impl<F: Frame> Net<F> {
             false => (message.src, nd::ROUTER | nd::OVERRIDE | nd::SOLICITED),
         };
         let advert = nd::build_advert(message.target.octets(), iface.mac, flags);
-        let mac = match message.mac {
-            _ if to.is_multicast() => Some(nd::multicast_mac(to.octets())),
-            // Who asks at our own address without telling its own is known already, or is asked in turn below.
-            None if !message.dst.is_multicast() => None,
-            mac => mac,
-        };
-        let Some(mac) = mac else {
-            let packet = self.nd_packet(message.target, to, advert);
-            let hit = self.on_link(rx.iface, to.into());
-            let l3 = usize::from(rx.l3);
-            frame.truncate(l3 + packet.len());
-            if frame.write_at(l3, &packet) != packet.len() {
-                return self.discard(frame, Drop::NdInvalid);
-            }
-            return self
-                .send_as(now, frame, l3, &hit, Verdict::Answered, io)
-                .into();
+        let mac = match to.is_multicast() {
+            true => Some(nd::multicast_mac(to.octets())),
+            false => message.mac,
         };
         let mut bytes = [0; FRAME_MAX];
-        let l2 = l2_header(iface, mac, ethertype::IPV6, &mut bytes);
+        let l2 = match mac {
+            Some(mac) => l2_header(iface, mac, ethertype::IPV6, &mut bytes),
+            None => 0,
+        };
         let packet = self.nd_packet(message.target, to, advert);
         let len = l2 + packet.len();
         bytes[l2..len].copy_from_slice(&packet);
-        // Solicitations without option are shorter than the answer, so that is put in a new frame.
-        match io.alloc(&bytes[..len]) {
-            Some(answer) => {
-                drop(frame);
-                io.transmit(rx.port, answer);
-                self.finish(Verdict::Answered)
-            }
-            None => self.discard(frame, Drop::NoMemory),
+        // A solicitation may be shorter than its answer, so that goes in a new frame, in the place of the old one.
+        let Some(answer) = io.alloc(&bytes[..len]) else {
+            return self.discard(frame, Drop::NoMemory);
+        };
+        drop(frame);
+        if mac.is_none() {
+            // Who did not tell its MAC address is known, or is asked in turn.
+            let hit = self.on_link(rx.iface, to.into());
+            return self
+                .send_as(now, answer, 0, &hit, Verdict::Answered, io)
+                .into();
         }
+        io.transmit(rx.port, answer);
+        self.finish(Verdict::Answered)
     }
 
     /// An IPv6 packet with a solicitation or advertisement, checksum and all.

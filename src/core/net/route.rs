@@ -33,6 +33,8 @@ pub enum RouteError {
     GatewayLocal(IpAddr),
     /// There is no such interface.
     NoDev(IfaceId),
+    /// There is such a route already.
+    Exists,
     /// Prefix and source prefix are of different families, or an IPv6 route has an IPv4 gateway.
     MixedFamilies,
 }
@@ -180,10 +182,19 @@ impl Routes {
                 return Err(RouteError::GatewayLocal(via));
             }
         }
+        if self
+            .iter()
+            .any(|(known, connected)| !connected && known == spec)
+        {
+            return Err(RouteError::Exists);
+        }
         if let Some(dev) = spec.dev {
-            return match ifaces.get(dev) {
-                Some(_) => Ok(dev),
-                None => Err(RouteError::NoDev(dev)),
+            let iface = ifaces.get(dev).ok_or(RouteError::NoDev(dev))?;
+            return match spec.via {
+                Some(via) if !is_link_local(via) && !on_link(iface, via) => {
+                    Err(RouteError::GatewayUnreachable(via))
+                }
+                _ => Ok(dev),
             };
         }
         let via = spec.via.ok_or(RouteError::NoGatewayNorDev)?;
@@ -191,8 +202,11 @@ impl Routes {
             .ok_or(RouteError::GatewayUnreachable(via))
     }
 
-    /// The interface on whose own network a gateway is.
+    /// The interface on whose own network a gateway is. A link-local one is on any: its interface must be named.
     fn gateway_iface(&self, via: IpAddr) -> Option<IfaceId> {
+        if is_link_local(via) {
+            return None;
+        }
         self.main
             .matches(via)
             .flatten()
@@ -428,6 +442,12 @@ fn local_prefixes(id: IfaceId, addr: IfAddr) -> impl Iterator<Item = (Prefix, bo
     let own = own.map(|prefix| (prefix, false));
     own.into_iter()
         .chain(broadcast.map(|prefix| (prefix, true)))
+}
+
+/// Whether an address is on one of an interface's own networks.
+fn on_link(iface: &Iface, addr: IpAddr) -> bool {
+    let holds = |a: &IfAddr| Prefix::new(a.addr, a.len).is_some_and(|p| p.contains(addr));
+    iface.addresses.iter().any(holds)
 }
 
 /// The route to an address's own network, where it has one.

@@ -111,7 +111,7 @@ impl<F: Frame> Net<F> {
         io: &mut IO,
     ) -> Sent {
         match self.neighs.get_mut(id) {
-            Some(neigh) if now <= neigh.good_until => {
+            Some(neigh) if now < neigh.good_until => {
                 neigh.used = now;
                 let l2 = &neigh.l2[..usize::from(neigh.l2_len)];
                 match encapsulate(&mut frame, l3, l2) {
@@ -355,6 +355,9 @@ impl<F: Frame> Net<F> {
     /// Does what is due: asks for neighbours again or gives them up, announces addresses. Bounded work; costs two
     /// comparisons where nothing is due.
     pub fn tick<IO: PacketIo<Frame = F>>(&mut self, now: Time, io: &mut IO) {
+        while let Some(id) = self.to_flush.pop() {
+            self.flush(id, io);
+        }
         for _ in 0..TIMERS_PER_TICK {
             match self.neighs.expire(now) {
                 None => break,
@@ -402,6 +405,125 @@ impl<F: Frame> Net<F> {
                 io.transmit(port, frame);
             }
             None => self.counters.done(Verdict::Dropped(Drop::NoMemory)),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ip, mac, Bed, ETH1};
+    use super::super::NetConfig;
+    use super::*;
+
+    /// A resolver and another worker, with what they have to say to each other.
+    fn two() -> [Bed; 2] {
+        [true, false].map(|resolver| {
+            Bed::new(NetConfig {
+                resolver,
+                ..NetConfig::default()
+            })
+        })
+    }
+
+    /// Carries messages until there are none. Returns how many there were.
+    fn talk([resolver, other]: &mut [Bed; 2]) -> usize {
+        let mut count = 0;
+        loop {
+            let (from, to) = match (resolver.net.take_msg(), other.net.take_msg()) {
+                (None, None) => return count,
+                (Some(msg), _) => {
+                    assert!(!msg.for_resolver());
+                    (msg, &mut *other)
+                }
+                (_, Some(msg)) => {
+                    assert!(msg.for_resolver());
+                    (msg, &mut *resolver)
+                }
+            };
+            to.net.handle(to.now, from, &mut to.io);
+            count += 1;
+        }
+    }
+
+    fn answer(bed: &mut Bed, addr: &str) {
+        let heard = Heard {
+            mac: Some(mac("02:00:00:00:02:0a")),
+            solicited: true,
+            replace: Replace::UnlessFresh,
+            create: false,
+        };
+        bed.net.hear(bed.now, ETH1, ip(addr), heard, &mut bed.io);
+    }
+
+    #[test]
+    fn with_several_workers_one_asks_and_all_learn() {
+        for heard_by in [0, 1] {
+            let mut beds = two();
+            assert_eq!(beds[1].send_to("10.0.0.11"), Sent::Held);
+            assert_eq!(beds[1].sent(), [], "another than the resolver asks nobody");
+            assert_eq!(talk(&mut beds), 1);
+            assert_eq!(beds[0].sent().len(), 1);
+            answer(&mut beds[heard_by], "10.0.0.11");
+            talk(&mut beds);
+            assert_eq!(beds[1].sent().len(), 1);
+            assert!(matches!(beds[1].send_to("10.0.0.11"), Sent::Transmitted(_)));
+            assert!(matches!(beds[0].send_to("10.0.0.11"), Sent::Transmitted(_)));
+            assert_eq!(talk(&mut beds), 0);
+        }
+    }
+
+    #[test]
+    fn use_by_another_worker_keeps_a_neighbour_confirmed() {
+        let mut beds = two();
+        beds[1].send_to("10.0.0.11");
+        talk(&mut beds);
+        answer(&mut beds[0], "10.0.0.11");
+        talk(&mut beds);
+        beds.iter_mut().for_each(|bed| bed.sleep(31));
+        beds[0].sent();
+        assert!(matches!(beds[1].send_to("10.0.0.11"), Sent::Transmitted(_)));
+        talk(&mut beds);
+        beds.iter_mut().for_each(|bed| bed.sleep(5));
+        talk(&mut beds);
+        assert_eq!(beds[0].sent().len(), 1, "the resolver probes");
+        answer(&mut beds[0], "10.0.0.11");
+        talk(&mut beds);
+        let entry = beds[1].net.neigh_entries(beds[1].now)[0];
+        assert_eq!(entry.state, Nud::Reachable);
+    }
+
+    #[test]
+    fn all_give_up_a_neighbour_that_does_not_answer() {
+        let mut beds = two();
+        beds[1].send_to("10.0.0.11");
+        for _ in 0..4 {
+            talk(&mut beds);
+            beds.iter_mut().for_each(|bed| bed.sleep(1));
+        }
+        talk(&mut beds);
+        let counters = &beds[1].net.counters;
+        assert_eq!(counters.dropped_for(Drop::NeighFailed), 1);
+        assert!(counters.balanced());
+        assert_eq!(beds[0].net.neigh_entries(beds[0].now)[0].state, Nud::Failed);
+    }
+
+    #[test]
+    fn no_memory_and_no_headroom_are_counted_drops() {
+        use ripvs_packet::memory::MemFrame;
+        let mut bed = Bed::new(NetConfig::default());
+        bed.io.allocs_left = Some(0);
+        assert_eq!(bed.send_to("10.0.0.11"), Sent::Held);
+        assert_eq!(bed.net.counters.dropped_for(Drop::NoMemory), 1);
+        assert!(bed.net.counters.balanced());
+        bed.neigh(ETH1, "10.0.0.12", "02:00:00:00:02:0a");
+        let packet = super::super::testing::udp(ip("198.18.0.1"), ip("10.0.0.12"), 3);
+        let hit = bed.net.route(ip("10.0.0.12"), None).unwrap();
+        for (frame, reason) in [
+            (MemFrame::with_segments(&[&packet], 13), Drop::NoHeadroom),
+            (MemFrame::new(&[]), Drop::Runt),
+        ] {
+            let sent = bed.net.send_l3(bed.now, frame, 0, &hit, &mut bed.io);
+            assert_eq!(sent, Sent::Dropped(reason));
         }
     }
 }

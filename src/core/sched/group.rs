@@ -54,6 +54,12 @@ impl Group {
         }
     }
 
+    /// From now on this is `worker` of `workers` that schedule for the service; 0 of 1 picks in the kernel's order.
+    pub fn set_share(&mut self, worker: u16, workers: u16) {
+        (self.worker, self.workers) = (worker, workers);
+        self.scheduler.stagger(&self.pool, worker, workers);
+    }
+
     /// Adds a dest at the head of the list; one that is there already stays as it is.
     pub fn add(&mut self, member: Member) {
         if self.pool.slot_of(member.id).is_none() {

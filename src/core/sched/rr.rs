@@ -149,4 +149,12 @@ mod tests {
         group.add(member(15, 1));
         assert_eq!(picks(&mut group, [key(); 5]), [11, 15, 14, 11, 15]);
     }
+
+    #[test]
+    fn a_worker_that_schedules_alone_again_keeps_the_kernels_order() {
+        let mut group = Group::new(Some(SchedKind::Rr), 0, 2, 4);
+        group.set_share(0, 1);
+        (0..8).for_each(|n| group.add(member(n, 1)));
+        assert_eq!(picks(&mut group, [key(); 9]), [7, 6, 5, 4, 3, 2, 1, 0, 7]);
+    }
 }

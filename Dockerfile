@@ -4,17 +4,15 @@
 #     docker run --rm -it --privileged --network host \
 #         -v /dev/hugepages:/dev/hugepages -v /etc/ripvs:/etc/ripvs -v /run/ripvs:/run/ripvs ripvs
 #
-# RUST is the toolchain; the drivers that EAL loads at run time are packages of their own.
-ARG DEBIAN=docker.io/library/debian:bookworm
+# RUST and DEBIAN name the images to build in and to run in: both must be Debian 12, whose
+# DPDK is 22.11. EAL loads drivers at run time, from packages of their own.
+ARG RUST=docker.io/library/rust:1-bookworm
+ARG DEBIAN=docker.io/library/debian:bookworm-slim
 
-FROM ${DEBIAN} AS build
-ARG RUST=stable
+FROM ${RUST} AS build
 RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
-        build-essential ca-certificates curl libclang-dev libdpdk-dev pkg-config \
+        build-essential libclang-dev libdpdk-dev pkg-config \
     && rm -rf /var/lib/apt/lists/*
-RUN command -v cargo || curl --proto '=https' --tlsv1.2 -sSf https://sh.rustup.rs \
-        | sh -s -- -y --profile minimal --default-toolchain "${RUST}"
-ENV PATH=/root/.cargo/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 WORKDIR /ripvs
 COPY . .
 RUN cargo build --release --locked -p ripvsd -p ripvsadm \

@@ -159,9 +159,10 @@ impl Eal {
         unsafe { dpdk_sys::rte_eal_has_hugepages() != 0 }
     }
 
-    /// Ends DPDK: frees its memory, and removes what it left in its run-time directory. To be called at the end of the
-    /// process, after all queues, ports, pools, mbufs and registered threads are gone. A process that exits without it leaves only
-    /// the run-time directory behind, which the next start cleans.
+    /// Ends DPDK and frees its memory. To be called at the end of the process, after all queues, ports, pools, mbufs and
+    /// registered threads are gone. Leaves nothing behind where the arguments have `--no-shconf`; else DPDK's files stay in
+    /// its run-time directory (`/run/dpdk/PREFIX`), as after a process that exits without this, and the next start cleans
+    /// them.
     ///
     /// # Errors
     /// [`ShutdownError`], and DPDK goes on running, where something is still held.
@@ -182,10 +183,16 @@ impl Eal {
             }
         }
         pools.clear();
+        // SAFETY: EAL is initialised; the result is a static, terminated string.
+        let directory = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
+        let directory = std::path::PathBuf::from(directory.to_string_lossy().into_owned());
         INITIALISED.store(false, Ordering::Release);
         // SAFETY: no device, queue, pool handle or registered thread is alive, none can be made any more, and every mbuf is in
         // its pool: nobody has a pointer into DPDK's memory.
         unsafe { dpdk_sys::rte_eal_cleanup() };
+        // DPDK would remove its telemetry socket at exit; the directory goes only where nothing else is in it.
+        let _ = std::fs::remove_file(directory.join("dpdk_telemetry.v2"));
+        let _ = std::fs::remove_dir(directory);
         Ok(())
     }
 }
@@ -215,14 +222,22 @@ fn diagnose(errno: i32, args: &[&str], log: &[String]) -> EalError {
     if has(&["Cannot create lock", "another primary process"]) {
         return EalError::Busy { said };
     }
-    if errno == libc::EACCES || errno == libc::EPERM || has(&["Permission denied", "not permitted"])
-    {
-        return EalError::Permission { cause: said };
-    }
-    if !no_huge && has(&["hugepage", "huge page", "hugetlbfs", "HUGE"]) {
+    let denied = has(&["Permission denied", "not permitted"]);
+    // DPDK returns EACCES for missing huge pages too.
+    if !no_huge && !denied && has(&["hugepage", "huge page", "hugetlbfs", "HUGE"]) {
         return EalError::Hugepages {
             cause: hugepages_now().unwrap_or(said),
         };
+    }
+    if denied || errno == libc::EACCES || errno == libc::EPERM {
+        return EalError::Permission { cause: said };
+    }
+    if has(&[
+        "Cannot init memory",
+        "Cannot allocate memory",
+        "mmap() failed",
+    ]) {
+        return EalError::Memory { said };
     }
     if has(&[
         "failed to probe",
@@ -310,7 +325,7 @@ mod tests {
             "EAL: FATAL: Cannot get hugepage information.",
         ]);
         assert!(matches!(
-            diagnose(libc::ENOENT, &[], &log),
+            diagnose(libc::EACCES, &[], &log),
             EalError::Hugepages { .. }
         ));
         // The same words with --no-huge can't be about huge pages.

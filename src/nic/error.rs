@@ -37,6 +37,11 @@ pub enum EalError {
         /// What `/proc/meminfo` and DPDK say.
         cause: String,
     },
+    /// As much memory as asked for is not to be had.
+    Memory {
+        /// What DPDK said.
+        said: String,
+    },
     /// The process may not do what DPDK needs.
     Permission {
         /// What was refused.
@@ -79,6 +84,9 @@ impl fmt::Display for EalError {
                  /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages` and mount hugetlbfs on /dev/hugepages), or run \
                  without by the EAL options `--no-huge -m 512` (virtual devices only)"
             ),
+            Self::Memory { said } => {
+                write!(f, "DPDK cannot get its memory ({said}); ask for less by `-m` (MiB), or reserve more huge pages")
+            }
             Self::Permission { cause } => write!(
                 f,
                 "DPDK lacks a permission: {cause}; run as root, or with the capabilities CAP_NET_ADMIN, CAP_NET_RAW, \

@@ -78,7 +78,7 @@ impl RxQueue {
 
     /// Adds the frames that wait, as far as `frames` has capacity for them without growing; returns how many. Never waits.
     ///
-    /// Leave room for 32 or more: some drivers give frames in fours or eights only, and each call costs some 20 ns.
+    /// Leave room for 32 or more: some drivers give frames in fours or eights only, and each call costs some 5 ns.
     #[inline]
     pub fn burst(&mut self, frames: &mut Vec<Mbuf>) -> usize {
         let room = frames.spare_capacity_mut();

@@ -20,6 +20,8 @@ pub mod nd;
 pub mod parse;
 pub mod sctp;
 pub mod tcp;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 pub mod udp;
 
 pub use frame::{Frame, PacketIo, PortId};

@@ -3,8 +3,9 @@
 use proptest::prelude::*;
 use ripvs_arch::FlowHash;
 use ripvs_packet::memory::{MemFrame, MemIo};
-use ripvs_packet::parse::{parse_v4, parse_v6, Family, L3Info};
-use ripvs_packet::{ipv4, ipv6};
+use ripvs_packet::parse::{parse, parse_v4, parse_v6, Family, L3Info};
+use ripvs_packet::testing::{Fuzz, World};
+use ripvs_packet::{eth, ipv4, ipv6};
 
 use super::*;
 use crate::types::{IfaceId, Time};
@@ -814,6 +815,47 @@ fn frames_that_are_no_packets_are_not_cut() {
         cut4(&v4(7, 0, 0, &[], &payload(100)), 27, None, false),
         Err(CutError::TooBig { mtu: 27 })
     );
+}
+
+#[test]
+fn odd_fragments_are_all_accounted_for_and_what_is_whole_can_be_cut() {
+    let mut bench = Bench::with(Settings {
+        max_bytes: 400_000,
+        max_datagrams: 50,
+        ..Settings::default()
+    });
+    let mut whole = 0;
+    for frame in Fuzz::new(11, World::small()).take(200_000) {
+        bench.now = Time(bench.now.0 + 10_000_000);
+        bench.expire(2);
+        let Some(l2) = eth::parse(&frame).filter(|l2| l2.l3_offset == 14) else {
+            continue;
+        };
+        let l3 = &frame[14..];
+        let Ok(info) = parse(l2.ethertype, l3, l3.len()) else {
+            continue;
+        };
+        if let Gathered::Complete(datagram) = bench.push(&frame) {
+            let bytes = datagram.frame.to_vec();
+            // Behind a fragment header, what makes no sense in front (hop-by-hop options, say) has not been read before.
+            if parse(l2.ethertype, &bytes[14..], bytes.len() - 14).is_err() {
+                continue;
+            }
+            let pieces = Some(&datagram.pieces);
+            let cut = match info.family {
+                Family::V4 => cut4(&bytes, 1500, pieces, true),
+                Family::V6 => cut6(&bytes, 1500, pieces, true),
+            };
+            let Ok(fragments) = cut else { continue };
+            let data: usize = fragments.iter().map(|f| self::info(f).l4_len()).sum();
+            assert!(fragments.iter().all(|f| f.len() <= 14 + 1500) && data > 0);
+            whole += 1;
+        }
+    }
+    assert!(whole > 1000, "{whole}");
+    bench.now = Time::from_secs(10_000);
+    bench.expire(usize::MAX);
+    assert_eq!(bench.reassembler.held(), Held::default());
 }
 
 proptest! {

@@ -16,7 +16,7 @@ use crate::message::{Ask, Choice, Msg, Parcel};
 use crate::net::{DstKind, IcmpKind};
 use crate::packet::Packet;
 use crate::related::is_balanced;
-use crate::rewrite::{translate, End, Side};
+use crate::rewrite::{translate, End, Ip, Side};
 use crate::service::FTP_PORT;
 use crate::state::{self, Direction};
 use crate::types::{proto, Af, Time};
@@ -32,13 +32,60 @@ const FTP_DATA_PORT: u16 = 20;
 impl<F: Frame> Worker<F> {
     /// Takes a burst of frames from a port.
     pub fn burst(&mut self, now: Time, port: PortId, frames: &mut Vec<F>, io: &mut impl Io<F>) {
+        let mut packets = std::mem::take(&mut self.burst);
         for frame in frames.drain(..) {
             self.net.counters.received += 1;
-            if let Some(pkt) = self.receive(now, port, frame, io) {
-                self.input(now, pkt, true, io);
+            packets.extend(self.receive(now, port, frame, io));
+        }
+        // Memory that will be read is asked for a whole burst before it is read: first where connections are found, then the
+        // connections.
+        for pkt in &mut packets {
+            self.foresee(pkt);
+        }
+        for pkt in &packets {
+            self.foresee_record(pkt);
+        }
+        for pkt in packets.drain(..) {
+            self.input(now, pkt, true, io);
+        }
+        self.burst = packets;
+        self.flush(io);
+    }
+
+    /// Reckons the hash that a packet's connection is found by, and asks for the memory where it is looked up.
+    #[inline]
+    fn foresee(&self, pkt: &mut Packet<F>) {
+        match pkt.info.family {
+            parse::Family::V4 => self.foresee_of::<V4>(pkt),
+            parse::Family::V6 => self.foresee_of::<V6>(pkt),
+        }
+    }
+
+    #[inline]
+    fn foresee_of<A: Tables<F>>(&self, pkt: &mut Packet<F>) {
+        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() || !self.services.enabled() {
+            return;
+        }
+        let table = A::table(self);
+        let hash = if pkt.dst == DstKind::Local {
+            request_key::<A, F>(pkt).map(|key| table.hash_in(&key))
+        } else {
+            answer_key::<A, F>(pkt).map(|key| table.hash_out(&key))
+        };
+        if let Some(hash) = hash {
+            pkt.hash = hash;
+            table.prefetch_index(hash);
+        }
+    }
+
+    #[inline]
+    fn foresee_record(&self, pkt: &Packet<F>) {
+        if pkt.hash != 0 {
+            match pkt.info.family {
+                parse::Family::V4 => self.conns4.prefetch_record(pkt.hash),
+                parse::Family::V6 => self.conns6.prefetch_record(pkt.hash),
             }
         }
-        self.flush(io);
     }
 
     /// A packet from another worker, which found that it is this one's.
@@ -129,17 +176,16 @@ impl<F: Frame> Worker<F> {
         if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
             return Some(pkt);
         }
-        let Some((cport, vport)) = pkt.ports() else {
+        let Some(key) = request_key::<A, F>(&pkt) else {
             return Some(pkt);
         };
-        let key = Key::<A> {
-            proto: keyed(pkt.info.protocol),
-            caddr: A::addr(pkt.ip(), A::SRC),
-            cport,
-            vaddr: A::addr(pkt.ip(), A::DST),
-            vport,
+        let table = A::table(self);
+        let hash = if pkt.hash != 0 {
+            pkt.hash
+        } else {
+            table.hash_in(&key)
         };
-        let Some(id) = self.find_in(&key) else {
+        let Some(id) = table.find_in(hash, &key) else {
             return self.schedule::<A>(now, pkt, &key, io);
         };
         if self.reused::<A>(id, &pkt) {
@@ -368,27 +414,25 @@ impl<F: Frame> Worker<F> {
         if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
             return Some(pkt);
         }
-        let Some((sport, dport)) = pkt.ports() else {
+        let Some(key) = answer_key::<A, F>(&pkt) else {
             return Some(pkt);
         };
-        let saddr = A::addr(pkt.ip(), A::SRC);
-        let key = OutKey::<A> {
-            proto: keyed(pkt.info.protocol),
-            saddr,
-            sport,
-            caddr: A::addr(pkt.ip(), A::DST),
-            cport: dport,
+        let table = A::table(self);
+        let hash = if pkt.hash != 0 {
+            pkt.hash
+        } else {
+            table.hash_out(&key)
         };
-        let found = self
-            .find_out(&key)
+        let found = table
+            .find_out(hash, &key)
             .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
         let Some(path) = found else {
             return self.stray::<A>(now, pkt, &key, io);
         };
         let (l3, l4, protocol) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
         let old = End {
-            addr: saddr,
-            port: sport,
+            addr: key.saddr,
+            port: key.sport,
         };
         if !translate(
             &mut pkt.frame,
@@ -405,7 +449,7 @@ impl<F: Frame> Worker<F> {
         if let Some(id) = path.id {
             self.advance::<A>(now, id, &pkt, Direction::Output);
         }
-        self.send_reply::<A>(now, pkt, &path, saddr, io)
+        self.send_reply::<A>(now, pkt, &path, key.saddr, io)
     }
 
     /// A real server's packet that belongs to no connection: with `nat_icmp_send` the server is told, unless it is a reset.
@@ -444,6 +488,30 @@ impl<F: Frame> Worker<F> {
             state::Signal::Other => false,
         }
     }
+}
+
+/// The key of a client's packet.
+fn request_key<A: Ip, F: Frame>(pkt: &Packet<F>) -> Option<Key<A>> {
+    let (cport, vport) = pkt.ports()?;
+    Some(Key {
+        proto: keyed(pkt.info.protocol),
+        caddr: A::addr(pkt.ip(), A::SRC),
+        cport,
+        vaddr: A::addr(pkt.ip(), A::DST),
+        vport,
+    })
+}
+
+/// The key of a server's packet.
+fn answer_key<A: Ip, F: Frame>(pkt: &Packet<F>) -> Option<OutKey<A>> {
+    let (sport, dport) = pkt.ports()?;
+    Some(OutKey {
+        proto: keyed(pkt.info.protocol),
+        saddr: A::addr(pkt.ip(), A::SRC),
+        sport,
+        caddr: A::addr(pkt.ip(), A::DST),
+        cport: dport,
+    })
 }
 
 /// The protocol that a packet's connection is under: ESP and AH follow the client's ISAKMP connection.

@@ -6,6 +6,7 @@
 use ripvs_packet::Frame;
 
 use crate::conn::{ConnId, Control, Expiry, Flags, NewConn, Record, DELAYED};
+use crate::hop::HopNumber;
 use crate::message::{Ask, Choice, ConnRef, Msg};
 use crate::packet::Packet;
 use crate::rewrite::End;
@@ -30,6 +31,10 @@ pub(crate) struct Path<A: crate::family::Family> {
     pub dest: Option<DestId>,
     /// The record, where there is one.
     pub id: Option<ConnId>,
+    /// The way to the dest, as far as it is known.
+    pub hop_in: HopNumber,
+    /// The way to the client, as far as it is known.
+    pub hop_out: HopNumber,
 }
 
 impl<A: crate::family::Family> Path<A> {
@@ -51,6 +56,8 @@ impl<A: crate::family::Family> Path<A> {
             forward: record.forward(),
             dest: record.dest(),
             id: Some(id),
+            hop_in: HopNumber(record.hop_in),
+            hop_out: HopNumber(record.hop_out),
         }
     }
 }
@@ -114,6 +121,8 @@ impl<F: Frame> Worker<F> {
             forward,
             dest: Some(*id),
             id: None,
+            hop_in: HopNumber::default(),
+            hop_out: HopNumber::default(),
         };
         let tallies = (
             dest.tally.clone(),
@@ -190,6 +199,8 @@ impl<F: Frame> Worker<F> {
             forward: Forward::Bypass,
             dest: None,
             id: Some(id),
+            hop_in: HopNumber::default(),
+            hop_out: HopNumber::default(),
         })
     }
 
@@ -201,11 +212,12 @@ impl<F: Frame> Worker<F> {
         pkt: &Packet<F>,
         direction: Direction,
     ) {
-        let (secure, timeouts) = (self.defence.secure_tcp(), self.timeouts);
-        let Some(record) = A::table_mut(self).get_mut(id) else {
+        let secure = self.defence.secure_tcp();
+        let (table, timeouts) = A::table_and_timeouts(self);
+        let Some(record) = table.get_mut(id) else {
             return;
         };
-        let step = state::step(record, direction, pkt.signal(), &timeouts, secure);
+        let step = state::step(record, direction, pkt.signal(), timeouts, secure);
         let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
         A::table_mut(self).touch(id, now.tick());
         if step.active != 0 {

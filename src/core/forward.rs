@@ -36,9 +36,15 @@ impl<F: Frame> Worker<F> {
             (Forward::Route, Some(dest)) => dest.spec.addr,
             _ => A::to_ip(path.server.addr),
         };
-        let Some(hit) = self.net.route(target, None) else {
+        let Some((number, hop)) = self.way(now, path.hop_in, target, None) else {
             return self.unreachable(now, pkt, io);
         };
+        if let Some(id) = path.id.filter(|_| number != path.hop_in) {
+            if let Some(record) = A::table_mut(self).get_mut(id) {
+                record.hop_in = number.0;
+            }
+        }
+        let hit = hop.hit;
         if hit.local && path.forward == Forward::Bypass {
             return self.discard(pkt, Drop::NoRoute);
         }
@@ -63,7 +69,7 @@ impl<F: Frame> Worker<F> {
             pkt.read_again();
             return Some(pkt);
         }
-        self.output(now, pkt, hit, io)
+        self.output_hop(now, pkt, &hop, io)
     }
 
     /// The way of an ICMP error about a NAT connection to its dest; the packet is ended where there is none.
@@ -126,14 +132,19 @@ impl<F: Frame> Worker<F> {
         } else {
             old
         };
-        match self
-            .net
-            .route(A::to_ip(path.client.addr), Some(A::to_ip(source)))
-        {
-            Some(hit) if hit.local => Some(pkt),
-            Some(hit) => self.output(now, pkt, hit, io),
-            None => self.discard(pkt, Drop::NoRoute),
+        let (client, source) = (A::to_ip(path.client.addr), A::to_ip(source));
+        let Some((number, hop)) = self.way(now, path.hop_out, client, Some(source)) else {
+            return self.discard(pkt, Drop::NoRoute);
+        };
+        if let Some(id) = path.id.filter(|_| number != path.hop_out) {
+            if let Some(record) = A::table_mut(self).get_mut(id) {
+                record.hop_out = number.0;
+            }
         }
+        if hop.hit.local {
+            return Some(pkt);
+        }
+        self.output_hop(now, pkt, &hop, io)
     }
 
     /// Drops a packet.

@@ -117,6 +117,7 @@ impl<F: Frame> Worker<F> {
             info,
             dst: DstKind::Remote,
             mark: 0,
+            hash: 0,
             pieces: None,
             carried: false,
         };

@@ -6,6 +6,7 @@ use ripvs_packet::{eth::ethertype, Frame, PortId};
 
 use crate::datapath::Passed;
 use crate::frag::{Gathered, UngatheredReason};
+use crate::hop::Hop;
 use crate::message::{Msg, Parcel};
 use crate::net::{DstKind, IcmpKind, Offender, Outgoing, RouteHit};
 use crate::packet::{ports, Packet};
@@ -96,6 +97,7 @@ impl<F: Frame> Worker<F> {
             info,
             dst: DstKind::Remote,
             mark: 0,
+            hash: 0,
             pieces,
             carried: false,
         };
@@ -311,6 +313,25 @@ impl<F: Frame> Worker<F> {
         }
         self.net.icmp_error(now, about, kind, io);
         self.discard(pkt, reason)
+    }
+
+    /// Sends a packet by this way, which is known with its neighbour.
+    #[inline]
+    pub(crate) fn output_hop(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        hop: &Hop,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let len = pkt.frame.len() - pkt.l3;
+        match hop.neigh {
+            Some(neigh) if len <= usize::from(hop.hit.mtu) && pkt.pieces.is_none() => {
+                self.net.send_cached(now, pkt.frame, pkt.l3, neigh, io);
+                None
+            }
+            _ => self.output(now, pkt, hop.hit, io),
+        }
     }
 
     /// Sends a packet by this way, in fragments where it must be: where it is longer than the MTU, or came in fragments.

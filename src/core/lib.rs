@@ -13,6 +13,7 @@ pub mod family;
 mod flow;
 mod forward;
 pub mod frag;
+mod hop;
 mod host;
 mod input;
 mod listing;

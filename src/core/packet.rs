@@ -24,6 +24,8 @@ pub(crate) struct Packet<F> {
     pub dst: DstKind,
     /// Its mark, 0 for none.
     pub mark: u32,
+    /// The hash that its connection is found by, where it was reckoned beforehand; 0 where it was not.
+    pub hash: u64,
     /// The fragments that it was put together from, if it did not come whole.
     pub pieces: Option<Pieces>,
     /// Whether IPVS sends it on for a client: then its size has been looked at, and it may be cut whatever its DF says.

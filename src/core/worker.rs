@@ -14,10 +14,12 @@ use crate::delta::{Answer, Delta, Query};
 use crate::family::{V4, V6};
 use crate::flow::Gone;
 use crate::frag::{self, Reassembler};
+use crate::hop::Hops;
 use crate::mark::MarkTable;
 use crate::message::Msg;
 use crate::net::{Net, NetConfig};
 use crate::owner::Owners;
+use crate::packet::Packet;
 use crate::rewrite::Ip;
 use crate::service::Services;
 use crate::settings::Settings;
@@ -69,6 +71,8 @@ pub trait Tables<F: Frame>: Ip {
     fn table(worker: &Worker<F>) -> &ConnTable<Self>;
     /// The family's connections.
     fn table_mut(worker: &mut Worker<F>) -> &mut ConnTable<Self>;
+    /// The family's connections, and how long they last.
+    fn table_and_timeouts(worker: &mut Worker<F>) -> (&mut ConnTable<Self>, &Timeouts);
 }
 
 impl<F: Frame> Tables<F> for V4 {
@@ -81,6 +85,10 @@ impl<F: Frame> Tables<F> for V4 {
     fn table_mut(worker: &mut Worker<F>) -> &mut ConnTable<V4> {
         &mut worker.conns4
     }
+
+    fn table_and_timeouts(worker: &mut Worker<F>) -> (&mut ConnTable<V4>, &Timeouts) {
+        (&mut worker.conns4, &worker.timeouts)
+    }
 }
 
 impl<F: Frame> Tables<F> for V6 {
@@ -92,6 +100,10 @@ impl<F: Frame> Tables<F> for V6 {
 
     fn table_mut(worker: &mut Worker<F>) -> &mut ConnTable<V6> {
         &mut worker.conns6
+    }
+
+    fn table_and_timeouts(worker: &mut Worker<F>) -> (&mut ConnTable<V6>, &Timeouts) {
+        (&mut worker.conns6, &worker.timeouts)
     }
 }
 
@@ -109,6 +121,7 @@ pub struct Worker<F: Frame> {
     pub(crate) marks: Arc<MarkTable>,
     pub(crate) timeouts: Timeouts,
     pub(crate) net: Net<F>,
+    pub(crate) hops: Hops,
     pub(crate) frags: Reassembler<F>,
     pub(crate) total: Arc<Tally>,
     /// Most connections of both families together.
@@ -117,6 +130,8 @@ pub struct Worker<F: Frame> {
     outbox: VecDeque<(WorkerId, Msg<F>)>,
     /// Connections that have just gone; kept for its memory.
     pub(crate) gone: Vec<(ConnId, Gone)>,
+    /// The packets of a burst; kept for its memory.
+    pub(crate) burst: Vec<Packet<F>>,
     /// When the defences are looked at next.
     defence_due: Time,
 }
@@ -147,11 +162,13 @@ impl<F: Frame> Worker<F> {
             marks: Arc::default(),
             timeouts: Timeouts::default(),
             net: Net::new(config.net),
+            hops: Hops::default(),
             frags: Reassembler::new(config.frag, table_seed),
             total,
             limit: config.connections,
             outbox: VecDeque::new(),
             gone: Vec::new(),
+            burst: Vec::new(),
             defence_due: now,
         })
     }
@@ -203,6 +220,8 @@ impl<F: Frame> Worker<F> {
             }
             Delta::Settings(settings) => {
                 self.settings = settings;
+                // Which way a reply takes depends on snat_reroute.
+                self.hops.clear();
                 self.defence.update(&settings, self.conns_left());
             }
             Delta::Marks(marks) => self.marks = marks,

@@ -18,6 +18,11 @@ static INITIALISED: AtomicBool = AtomicBool::new(false);
 static LIVE: AtomicUsize = AtomicUsize::new(0);
 pub(crate) static POOLS: Mutex<Vec<&'static mempool::Inner>> = Mutex::new(Vec::new());
 
+/// How pools' common rings are kept. DPDK's default has a thread wait for one that was preempted in the middle of a ring
+/// operation; this one doesn't, which counts where threads are more than cores. Behind the caches it costs the same
+/// (net_null, 16 ns a packet either way), without them 3 ns a packet more.
+const POOL_RING: &str = "ring_mt_rts";
+
 /// Part of each handle (device, queue, pool, registered thread) that keeps DPDK's memory in use.
 #[derive(Debug)]
 pub(crate) struct Live(());
@@ -93,6 +98,12 @@ impl Eal {
             if let Some(cores) = affinity.as_ref().and_then(thread::Affinity::list) {
                 argv.push(format!("--lcores=0@({cores})"));
             }
+        }
+        if !args
+            .iter()
+            .any(|arg| arg.starts_with("--mbuf-pool-ops-name"))
+        {
+            argv.push(format!("--mbuf-pool-ops-name={POOL_RING}"));
         }
         argv.extend(args.iter().map(|arg| (*arg).to_owned()));
         let strings: Vec<CString> = argv

@@ -5,7 +5,7 @@ use std::fmt;
 
 use dpdk_sys::{
     rte_eth_dev_info, SHIM_RX_OFFLOAD_RSS_HASH, SHIM_RX_OFFLOAD_SCATTER,
-    SHIM_TX_OFFLOAD_IPV4_CKSUM, SHIM_TX_OFFLOAD_MBUF_FAST_FREE, SHIM_TX_OFFLOAD_MULTI_SEGS,
+    SHIM_TX_OFFLOAD_IPV4_CKSUM, SHIM_TX_OFFLOAD_MULTI_SEGS,
 };
 
 use crate::devargs::ETHERNET_OVERHEAD;
@@ -41,9 +41,6 @@ pub struct PortConfig {
     /// Have the NIC fill in IPv4 header checksums where [`crate::Mbuf::offload_ipv4_checksum`] asks. There is no such wish
     /// for TCP and UDP.
     pub ipv4_checksum: bool,
-    /// Promise that all mbufs sent through one queue come from one pool and are sent once: lets some drivers free them
-    /// faster. Wrong with several pools; and not for a port that is a member of a broadcasting bond.
-    pub fast_free: bool,
 }
 
 impl Default for PortConfig {
@@ -59,7 +56,6 @@ impl Default for PortConfig {
             mac: None,
             rss: None,
             ipv4_checksum: false,
-            fast_free: false,
         }
     }
 }
@@ -135,6 +131,7 @@ pub struct PortPlan {
     pub notes: Vec<String>,
     pub(crate) configured_mtu: u16,
     pub(crate) tell_mtu: bool,
+    pub(crate) guard_length: bool,
     pub(crate) rx_offloads: u64,
     pub(crate) tx_offloads: u64,
 }
@@ -207,8 +204,6 @@ impl PortPlan {
         if config.ipv4_checksum && !ipv4_checksum {
             notes.push("the driver fills in no IPv4 header checksums".to_owned());
         }
-        let fast_free =
-            config.fast_free && can(info.tx_offload_capa, SHIM_TX_OFFLOAD_MBUF_FAST_FREE);
         let rss = rss(quirks, config, info, rx_queues, &mut notes);
         let rss_hash = rss.is_some() && can(info.rx_offload_capa, SHIM_RX_OFFLOAD_RSS_HASH);
         let rx_descriptors = match quirks.fixed_descriptors {
@@ -232,13 +227,14 @@ impl PortPlan {
             mbufs: 0,
             notes,
             configured_mtu,
+            guard_length: quirks.stalls_at_long_frames,
             // 1,500 is what the kernel's side begins with.
             tell_mtu: quirks.tell_mtu && configured_mtu != 1500,
             rx_offloads: offload(asked_scatter, SHIM_RX_OFFLOAD_SCATTER)
                 | offload(rss_hash, SHIM_RX_OFFLOAD_RSS_HASH),
+            // Never MBUF_FAST_FREE: by it the driver frees into one pool whatever the mbuf's own is, and any mbuf may be sent.
             tx_offloads: offload(said_gather, SHIM_TX_OFFLOAD_MULTI_SEGS)
-                | offload(ipv4_checksum, SHIM_TX_OFFLOAD_IPV4_CKSUM)
-                | offload(fast_free, SHIM_TX_OFFLOAD_MBUF_FAST_FREE),
+                | offload(ipv4_checksum, SHIM_TX_OFFLOAD_IPV4_CKSUM),
         })
     }
 

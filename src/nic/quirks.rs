@@ -16,6 +16,8 @@ pub(crate) struct Quirks {
     pub(crate) longer_than_said: bool,
     /// Passes the MTU on to the kernel only when told it by itself.
     pub(crate) tell_mtu: bool,
+    /// Neither sends a frame that is too long nor steps over it.
+    pub(crate) stalls_at_long_frames: bool,
     /// Offers hashing and does none.
     pub(crate) no_rss: bool,
     /// Passes one vector of all descriptors to the kernel with each packet: only as many as a frame needs.
@@ -31,6 +33,7 @@ impl Quirks {
             "net_tap" => Self {
                 paired_queues: true,
                 tell_mtu: true,
+                stalls_at_long_frames: true,
                 no_rss: true,
                 few_descriptors: true,
                 ..none
@@ -82,6 +85,7 @@ impl Quirks {
                 gathers_anyway: false,
                 longer_than_said: false,
                 tell_mtu: a.tell_mtu || b.tell_mtu,
+                stalls_at_long_frames: a.stalls_at_long_frames || b.stalls_at_long_frames,
                 no_rss: a.no_rss || b.no_rss,
                 few_descriptors: a.few_descriptors || b.few_descriptors,
                 fixed_descriptors: a.fixed_descriptors.or(b.fixed_descriptors),

@@ -22,7 +22,7 @@ pub const CHECKS: &[Check] = &[
     ),
     ("net_tap_has_as_many_receive_as_transmit_queues", tap_pairs),
     (
-        "a_frame_that_net_tap_refuses_does_not_hold_up_the_rest",
+        "a_frame_that_is_too_long_does_not_hold_up_the_rest",
         tap_too_long,
     ),
     (

@@ -185,3 +185,64 @@ fn an_upper_threshold_counts_all_workers() {
         assert_eq!(rig.counters().dropped_for(Drop::NoDest), 5);
     }
 }
+
+/// Sends odd and even packets of the fuzzer's world through a balancer with services of every kind, at both its arms, with
+/// time passing now and then. That nothing panics and every frame is counted is checked after every frame by the rig.
+fn flood(workers: u16, packets: usize, seed: u64) {
+    use ripvs_packet::testing::{Fuzz, World};
+    let mut rig = Rig::new(workers);
+    let ways = [Forward::Masq, Forward::Route, Forward::Tunnel];
+    for (n, (addr, servers)) in [
+        ("192.0.2.100", ["10.0.0.11", "10.0.0.12", "10.0.0.13"]),
+        (
+            "2001:db8:2::100",
+            ["2001:db8:10::b", "2001:db8:10::c", "2001:db8:10::d"],
+        ),
+    ]
+    .into_iter()
+    .enumerate()
+    {
+        for (protocol, port, way) in [
+            (proto::TCP, 80, 0),
+            (proto::TCP, 21, 0),
+            (proto::UDP, 53, 0),
+            (proto::UDP, 80, 1 + n),
+            (proto::SCTP, 80, 0),
+            (proto::SCTP, 53, 2 - n),
+        ] {
+            let service = rig.service(protocol, addr, port, SchedKind::Wlc);
+            for server in servers {
+                rig.dest(service, server, 8080, ways[way]);
+            }
+        }
+    }
+    let mut fuzz = Fuzz::new(seed, World::small());
+    for n in 0..packets {
+        let mut frame = fuzz.next_frame();
+        let port = (n % 2) as u16;
+        if port == 1 && frame.len() >= 6 {
+            frame[5] = mac(1)[5];
+        }
+        rig.send(port, &frame);
+        if n % 50_000 == 0 {
+            rig.wait(5);
+        }
+    }
+    let counters = rig.counters();
+    assert!(counters.received >= packets as u64);
+    assert!(counters.forwarded > packets as u64 / 20, "{counters:?}");
+}
+
+#[test]
+fn odd_packets_harm_nobody_and_are_all_counted() {
+    flood(1, 50_000, 1);
+    flood(3, 50_000, 2);
+}
+
+/// The long run of the test above, for an optimised build.
+#[test]
+#[ignore = "ten million packets: run by scripts/test in an optimised build"]
+fn ten_million_odd_packets_harm_nobody_and_are_all_counted() {
+    flood(1, 5_000_000, 3);
+    flood(3, 5_000_000, 4);
+}

@@ -155,13 +155,25 @@ impl Client {
         &mut self,
         requests: &[Request],
     ) -> Result<Vec<Result<(), Refusal>>, ClientError> {
+        self.replies_all(requests, |_, _| {})
+    }
+
+    /// As [`Client::call_all`], and hands each reply to `take` with the number of its request.
+    ///
+    /// # Errors
+    /// As [`Client::call_all`].
+    pub fn replies_all(
+        &mut self,
+        requests: &[Request],
+        mut take: impl FnMut(usize, Reply),
+    ) -> Result<Vec<Result<(), Refusal>>, ClientError> {
         let mut results = Vec::with_capacity(requests.len());
         let (mut batch, mut seqs) = (Writer::new(), Vec::new());
         for request in requests {
             let (mut one, seq) = (Writer::new(), self.next_seq());
             request.encode(seq, &mut one);
             if !batch.is_empty() && batch.len() + one.len() > MAX_DATAGRAM {
-                self.finish(&mut batch, &mut seqs, &mut results)?;
+                self.finish(&mut batch, &mut seqs, &mut results, &mut take)?;
             }
             if one.overflowed() {
                 return Err(ClientError::TooLong);
@@ -169,7 +181,7 @@ impl Client {
             batch.raw(one.as_bytes());
             seqs.push(seq);
         }
-        self.finish(&mut batch, &mut seqs, &mut results)?;
+        self.finish(&mut batch, &mut seqs, &mut results, &mut take)?;
         Ok(results)
     }
 
@@ -179,6 +191,7 @@ impl Client {
         batch: &mut Writer,
         seqs: &mut Vec<u32>,
         results: &mut Vec<Result<(), Refusal>>,
+        take: &mut impl FnMut(usize, Reply),
     ) -> Result<(), ClientError> {
         if batch.is_empty() {
             return Ok(());
@@ -186,16 +199,21 @@ impl Client {
         self.send(batch)?;
         *batch = Writer::new();
         for seq in seqs.drain(..) {
-            let mut replies = Replies {
+            let number = results.len();
+            let mut result = Ok(());
+            let replies = Replies {
                 client: self,
                 seq,
                 over: false,
             };
-            match replies.find_map(Result::err) {
-                None => results.push(Ok(())),
-                Some(ClientError::Refused(refusal)) => results.push(Err(refusal)),
-                Some(error) => return Err(error),
+            for reply in replies {
+                match reply {
+                    Ok(reply) => take(number, reply),
+                    Err(ClientError::Refused(refusal)) => result = Err(refusal),
+                    Err(error) => return Err(error),
+                }
             }
+            results.push(result);
         }
         Ok(())
     }
@@ -385,7 +403,11 @@ mod tests {
                 _ => ipvs::Request::Flush.into(),
             })
             .collect();
-        let results = client.call_all(&requests).unwrap();
+        let mut shown = Vec::new();
+        let results = client
+            .replies_all(&requests, |number, _| shown.push(number))
+            .unwrap();
+        assert_eq!(shown, (8..10_000).step_by(100).collect::<Vec<_>>());
         assert_eq!(results.len(), requests.len());
         for (number, result) in results.iter().enumerate() {
             assert_eq!(result.is_err(), number % 100 == 7, "{number}");

@@ -37,6 +37,7 @@ names! {
     PROTO = 71,
     BADMSG = 74,
     MSGSIZE = 90,
+    NOPROTOOPT = 92,
     PROTONOSUPPORT = 93,
     OPNOTSUPP = 95,
     AFNOSUPPORT = 97,

@@ -62,7 +62,6 @@ impl Quirks {
             "net_null" => Self {
                 scatters_anyway: true,
                 gathers_anyway: true,
-                no_rss: true,
                 ..none
             },
             "net_ring" => Self {

@@ -213,3 +213,226 @@ impl<F: Frame> Net<F> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{dropped, frame, ip, mac, Bed, COMPANION, ETH0, ETH1};
+    use super::super::{NetConfig, NetDelta, Nud};
+    use super::*;
+    use ripvs_packet::PortId;
+
+    const HOST: &str = "02:00:00:00:01:01";
+    const ALL: &str = "ff:ff:ff:ff:ff:ff";
+    const ETH0_MAC: &str = "02:00:00:00:00:01";
+
+    fn v4(text: &str) -> [u8; 4] {
+        text.parse::<Ipv4Addr>().unwrap().octets()
+    }
+
+    fn arp_frame(to: &str, from: &str, operation: u16, sender: &str, target: &str) -> Vec<u8> {
+        let packet = arp::build(operation, mac(from), v4(sender), [0; 6], v4(target));
+        frame(to, from, ethertype::ARP, &packet)
+    }
+
+    #[test]
+    fn requests_are_answered_for_our_addresses_on_any_interface() {
+        let answered = Outcome::Done(Verdict::Answered);
+        let other = dropped(Drop::ArpNotOurs);
+        let invalid = dropped(Drop::ArpInvalid);
+        for (what, sender, target, expected) in [
+            ("own", "198.18.0.1", "198.18.0.254", answered),
+            ("of another interface", "198.18.0.1", "10.0.0.254", answered),
+            ("on lo", "198.18.0.1", "192.0.2.100", answered),
+            ("in a prefix on lo", "198.18.0.1", "203.0.113.77", answered),
+            ("a service's", "198.18.0.1", "198.18.0.100", answered),
+            (
+                "before having an address",
+                "0.0.0.0",
+                "198.18.0.254",
+                answered,
+            ),
+            ("another's", "198.18.0.1", "198.18.0.7", other),
+            ("a broadcast address", "198.18.0.1", "198.18.0.255", other),
+            ("by our own address", "10.0.0.254", "198.18.0.254", other),
+            ("a group", "198.18.0.1", "224.0.0.1", invalid),
+            ("loopback", "198.18.0.1", "127.0.0.1", invalid),
+        ] {
+            let mut bed = Bed::new(NetConfig::default());
+            bed.net.vip_add(bed.now, ip("198.18.0.100"));
+            let request = arp_frame(ALL, HOST, arp::REQUEST, sender, target);
+            // Padded, as short frames are.
+            let padded = [&request[..], &[0; 18]].concat();
+            assert_eq!(bed.input(0, &padded), expected, "{what}");
+            let packet = arp::build(arp::REPLY, mac(ETH0_MAC), v4(target), mac(HOST), v4(sender));
+            let reply = frame(HOST, ETH0_MAC, ethertype::ARP, &packet);
+            let sent = if expected == answered {
+                vec![(0, reply)]
+            } else {
+                vec![]
+            };
+            assert_eq!(bed.sent(), sent, "{what}");
+            let learned = expected == answered && sender != "0.0.0.0";
+            let entries = bed.net.neigh_entries(bed.now);
+            assert_eq!(entries.len(), usize::from(learned), "{what}");
+            if learned {
+                assert_eq!(
+                    (entries[0].state, entries[0].mac),
+                    (Nud::Stale, Some(mac(HOST)))
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_not_arp_for_ipv4_is_dropped_at_every_length() {
+        let good = arp_frame(ALL, HOST, arp::REQUEST, "198.18.0.1", "198.18.0.254");
+        for len in 0..good.len() {
+            let mut bed = Bed::new(NetConfig::default());
+            let reason = if len < 14 {
+                Drop::Runt
+            } else {
+                Drop::ArpInvalid
+            };
+            assert_eq!(bed.input(0, &good[..len]), dropped(reason));
+        }
+        for (at, value) in [(14, 9), (16, 9), (18, 5), (19, 6), (21, 8), (22, 1)] {
+            let mut bed = Bed::new(NetConfig::default());
+            let mut bad = good.clone();
+            bad[at] = value;
+            assert_eq!(bed.input(0, &bad), dropped(Drop::ArpInvalid), "byte {at}");
+        }
+    }
+
+    #[test]
+    fn questions_come_from_our_address_on_the_link_and_answers_confirm() {
+        let mut bed = Bed::new(NetConfig::default());
+        bed.addr(ETH1, "10.1.0.254/24");
+        bed.sent();
+        bed.send_to("10.1.0.11");
+        let packet = arp::build(
+            arp::REQUEST,
+            [2, 0, 0, 0, 0, 2],
+            v4("10.1.0.254"),
+            [0; 6],
+            v4("10.1.0.11"),
+        );
+        let asked = frame(ALL, "02:00:00:00:00:02", ethertype::ARP, &packet);
+        assert_eq!(bed.sent(), [(1, asked)]);
+        let to_us = "02:00:00:00:00:02";
+        let reply = arp_frame(to_us, HOST, arp::REPLY, "10.1.0.11", "10.1.0.254");
+        assert_eq!(bed.input(1, &reply), Outcome::Done(Verdict::Answered));
+        assert_eq!(bed.net.neigh_entries(bed.now)[0].state, Nud::Reachable);
+        assert_eq!(bed.sent().len(), 1, "what waited");
+        bed.sleep(2);
+        let moved = "02:00:00:00:01:99";
+        let gratuitous = arp_frame(ALL, moved, arp::REQUEST, "10.1.0.11", "10.1.0.11");
+        assert_eq!(bed.input(1, &gratuitous), Outcome::Done(Verdict::Answered));
+        let entry = bed.net.neigh_entries(bed.now)[0];
+        assert_eq!((entry.state, entry.mac), (Nud::Stale, Some(mac(moved))));
+    }
+
+    #[test]
+    fn answers_go_on_to_the_host_which_may_have_asked_too() {
+        let mut bed = Bed::new(NetConfig::default());
+        let mut iface = bed.net.ifaces().get(ETH0).unwrap().clone();
+        iface.companion = Some(COMPANION);
+        bed.set(iface);
+        let reply = arp_frame(ETH0_MAC, HOST, arp::REPLY, "198.18.0.1", "198.18.0.254");
+        assert_eq!(bed.input(0, &reply), Outcome::Done(Verdict::Host));
+        assert_eq!(bed.sent(), [(COMPANION.0, reply)]);
+    }
+
+    #[test]
+    fn a_tagged_request_has_a_tagged_answer() {
+        let mut bed = Bed::new(NetConfig::default());
+        let iface = Iface {
+            id: IfaceId(7),
+            name: "eth0.5".into(),
+            port: Some(PortId(0)),
+            vlan: Some(5),
+            mac: mac(ETH0_MAC),
+            mtu: 1500,
+            addresses: vec![super::super::testing::if_addr("10.5.0.254/24")],
+            up: true,
+            companion: None,
+        };
+        bed.set(iface);
+        let untagged = arp_frame(ALL, HOST, arp::REQUEST, "10.5.0.1", "10.5.0.254");
+        let tag = |frame: &[u8]| [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat();
+        assert_eq!(
+            bed.input(0, &tag(&untagged)),
+            Outcome::Done(Verdict::Answered)
+        );
+        let packet = arp::build(
+            arp::REPLY,
+            mac(ETH0_MAC),
+            v4("10.5.0.254"),
+            mac(HOST),
+            v4("10.5.0.1"),
+        );
+        let reply = frame(HOST, ETH0_MAC, ethertype::ARP, &packet);
+        assert_eq!(bed.sent(), [(0, tag(&reply))]);
+        bed.send_to("10.5.0.2");
+        assert_eq!(bed.sent()[0].1[12..16], [0x81, 0, 0, 5]);
+    }
+
+    #[test]
+    fn an_address_that_appears_is_announced_three_times_where_it_is_near() {
+        let announced = |bed: &mut Bed| -> Vec<(u16, bool)> {
+            let mut all = Vec::new();
+            for _ in 0..5 {
+                bed.sleep(1);
+                all.extend(
+                    bed.sent()
+                        .into_iter()
+                        .map(|(p, f)| (p, f[12..14] == [8, 6])),
+                );
+            }
+            all
+        };
+        let mut bed = Bed::new(NetConfig::default());
+        bed.net.vip_add(bed.now, ip("198.18.0.100"));
+        bed.net.vip_add(bed.now, ip("198.18.0.100"));
+        assert_eq!(announced(&mut bed), [(0, true); 3]);
+        bed.net.vip_add(bed.now, ip("2001:db8:10::99"));
+        assert_eq!(announced(&mut bed), [(1, false); 3]);
+        bed.net.vip_add(bed.now, ip("192.0.2.200"));
+        assert_eq!(announced(&mut bed), [], "routed to us: nobody asks for it");
+        bed.addr(ETH1, "10.0.0.253/24");
+        assert_eq!(announced(&mut bed), [(1, true); 3]);
+        bed.net.vip_add(bed.now, ip("198.18.0.101"));
+        bed.sleep(0);
+        bed.net.vip_del(ip("198.18.0.101"));
+        bed.sent();
+        assert_eq!(announced(&mut bed), [], "gone again");
+        let mut other = Bed::new(NetConfig {
+            resolver: false,
+            ..NetConfig::default()
+        });
+        other.net.vip_add(other.now, ip("198.18.0.100"));
+        assert_eq!(announced(&mut other), [], "one worker of all does it");
+        assert!(other.net.counters.balanced() && bed.net.counters.balanced());
+    }
+
+    #[test]
+    fn a_vip_is_ours_until_its_last_service_is_gone() {
+        let mut bed = Bed::new(NetConfig::default());
+        let addr = ip("198.18.0.100");
+        let generation = bed.net.generation();
+        bed.net.vip_add(bed.now, addr);
+        assert_ne!(bed.net.generation(), generation);
+        bed.net.vip_add(bed.now, addr);
+        bed.net.vip_del(addr);
+        assert!(bed.net.is_local(addr));
+        bed.net.vip_del(addr);
+        assert!(!bed.net.is_local(addr));
+        bed.net.vip_del(addr);
+        let own = ip("198.18.0.254");
+        bed.net.vip_add(bed.now, own);
+        bed.net.vip_del(own);
+        assert!(bed.net.is_local(own), "an interface's address stays");
+        let delta = NetDelta::IfaceDel(ETH0);
+        bed.net.apply(bed.now, delta);
+        assert!(!bed.net.is_local(own));
+    }
+}

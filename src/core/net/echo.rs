@@ -190,3 +190,70 @@ impl<F: Frame> Net<F> {
         self.send_or_drop(now, packet, &hit, io)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{frame, Bed, ETH0};
+    use super::super::NetConfig;
+    use super::*;
+    use ripvs_packet::memory::MemFrame;
+
+    const HOST: &str = "02:00:00:00:01:01";
+
+    #[test]
+    fn sums_run_across_segments_of_odd_lengths() {
+        let bytes: Vec<u8> = (0..=255).cycle().take(2001).collect();
+        let expected = Sum::of(&bytes[3..1990]).fold();
+        for cut in [0, 1, 3, 4, 77, 1000, 1989, 2001] {
+            let (a, b) = bytes.split_at(cut);
+            let (b, c) = b.split_at(b.len() / 3);
+            let frame = MemFrame::with_segments(&[a, b, c], 128);
+            assert_eq!(
+                sum_frame(&frame, 3, 1990, Sum::new()).fold(),
+                expected,
+                "{cut}"
+            );
+        }
+    }
+
+    #[test]
+    fn an_asker_behind_a_link_local_address_is_answered_on_its_link() {
+        let mut bed = Bed::new(NetConfig::default());
+        bed.neigh(ETH0, "fe80::9", HOST);
+        let (src, dst) = (
+            [0xfe, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 9],
+            "fe80::ff:fe00:1",
+        );
+        let dst = dst.parse::<std::net::Ipv6Addr>().unwrap().octets();
+        let mut echo = [128, 0, 0, 0, 0, 1, 0, 1, b'x'];
+        let sum = checksum::pseudo_v6(&src, &dst, 58, echo.len() as u32).and(&echo);
+        echo[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
+        let header = ipv6::build(&ipv6::NewHeader {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: echo.len() as u16,
+            next_header: 58,
+            hop_limit: 64,
+            src,
+            dst,
+        });
+        let packet = [&header[..], &echo].concat();
+        let asked = frame("02:00:00:00:00:01", HOST, 0x86dd, &packet);
+        assert_eq!(bed.input(0, &asked), Outcome::Done(Verdict::Answered));
+        let sent = bed.sent();
+        assert_eq!((sent.len(), sent[0].0, sent[0].1[54]), (1, 0, 129));
+        assert_eq!(sent[0].1[22..54], [dst, src].concat());
+    }
+
+    #[test]
+    fn an_answer_may_have_to_wait_for_the_asker() {
+        let mut bed = Bed::new(NetConfig::default());
+        let row = include_str!("kernel.rows").lines().nth(4).unwrap();
+        let bytes = super::super::testing::hex(row.strip_prefix("> eth0 ").unwrap());
+        assert_eq!(bed.input(0, &bytes), Outcome::Held);
+        bed.neigh(ETH0, "198.18.0.1", HOST);
+        bed.sleep(0);
+        assert_eq!(bed.net.counters.answered, 1);
+        assert_eq!(bed.sent().len(), 2, "the question and the answer");
+    }
+}

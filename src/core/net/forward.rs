@@ -224,3 +224,123 @@ pub fn decrement_ttl<F: Frame>(frame: &mut F, l3: usize, family: Family) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{ip, udp, Bed, ETH1};
+    use super::super::NetConfig;
+    use super::*;
+    use ripvs_packet::ipv4;
+    use ripvs_packet::memory::MemFrame;
+
+    fn bed() -> Bed {
+        let mut bed = Bed::new(NetConfig::default());
+        for addr in ["10.0.0.7", "2001:db8:10::7"] {
+            bed.neigh(ETH1, addr, "02:00:00:00:02:07");
+        }
+        bed
+    }
+
+    /// A packet of `len` bytes to the neighbour of [`bed`].
+    fn long(v6: bool, len: usize) -> Vec<u8> {
+        let mut packet = match v6 {
+            false => udp(ip("198.18.0.1"), ip("10.0.0.7"), 9),
+            true => udp(ip("2001:db8:18::1"), ip("2001:db8:10::7"), 9),
+        };
+        packet.resize(len, 7);
+        match v6 {
+            false => Ipv4::new_mut(&mut packet)
+                .unwrap()
+                .set_total_len(len as u16),
+            true => Ipv6::new_mut(&mut packet)
+                .unwrap()
+                .set_payload_len(len as u16 - 40),
+        }
+        ipv4::fill_checksum(&mut packet[..if v6 { 0 } else { len }]);
+        packet
+    }
+
+    fn send(bed: &mut Bed, packet: &[u8], packet_fits: Outgoing<'_, MemFrame>) -> Option<CutError> {
+        let dst = if packet[0] >> 4 == 6 {
+            "2001:db8:10::7"
+        } else {
+            "10.0.0.7"
+        };
+        let hit = bed.net.route(ip(dst), None).unwrap();
+        bed.net.counters.received += 1;
+        let sent = bed.net.send_pieces(bed.now, packet_fits, &hit, &mut bed.io);
+        match sent {
+            Ok(_) => {
+                assert!(bed.net.counters.balanced());
+                None
+            }
+            Err((frame, error)) => {
+                assert_eq!(frame.to_vec(), packet);
+                Some(error)
+            }
+        }
+    }
+
+    fn outgoing(
+        packet: &[u8],
+        pieces: Option<&'static Pieces>,
+        force: bool,
+    ) -> Outgoing<'static, MemFrame> {
+        Outgoing {
+            frame: MemFrame::new(packet),
+            l3: 0,
+            pieces,
+            force,
+            verdict: Verdict::Forwarded,
+        }
+    }
+
+    #[test]
+    fn a_packet_leaves_whole_or_in_pieces_that_fit() {
+        for (v6, len, force, frames) in [
+            (false, 1500, false, 1),
+            (false, 1501, false, 2),
+            (false, 4000, false, 3),
+            (true, 1500, false, 1),
+            (true, 1501, true, 2),
+        ] {
+            let (mut bed, packet) = (bed(), long(v6, len));
+            assert_eq!(
+                send(&mut bed, &packet, outgoing(&packet, None, force)),
+                None
+            );
+            let sent = bed.sent();
+            assert_eq!(sent.len(), frames);
+            assert!(sent.iter().all(|(port, f)| *port == 1 && f.len() <= 1514));
+            assert_eq!(bed.net.counters.forwarded, frames as u64);
+            assert_eq!(bed.net.counters.generated, frames as u64 - 1);
+        }
+    }
+
+    #[test]
+    fn what_must_not_be_cut_comes_back() {
+        let packet = long(true, 1501);
+        let error = send(&mut bed(), &packet, outgoing(&packet, None, false));
+        assert_eq!(error, Some(CutError::TooBig { mtu: 1500 }));
+    }
+
+    #[test]
+    fn fragments_that_find_no_memory_are_counted_drops() {
+        let (mut bed, packet) = (bed(), long(false, 4000));
+        bed.io.allocs_left = Some(1);
+        assert_eq!(
+            send(&mut bed, &packet, outgoing(&packet, None, false)),
+            None
+        );
+        assert_eq!(bed.net.counters.dropped_for(Drop::NoMemory), 2);
+    }
+
+    #[test]
+    fn identifications_of_ipv6_fragments_do_not_repeat_soon() {
+        let mut net = bed().net;
+        let mut seen: Vec<u32> = (0..10_000).map(|_| net.next_frag_id()).collect();
+        seen.sort_unstable();
+        seen.dedup();
+        assert_eq!(seen.len(), 10_000);
+    }
+}

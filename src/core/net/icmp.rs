@@ -372,3 +372,165 @@ fn is_icmpv6_error(packet: &[u8], whole: usize) -> bool {
         None => true,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{frame, ip, udp, Bed, ETH0};
+    use super::super::{IcmpLimit, NetConfig};
+    use super::*;
+    use ripvs_packet::memory::MemFrame;
+
+    const HOST: &str = "02:00:00:00:01:01";
+
+    fn bed() -> Bed {
+        let mut bed = Bed::new(NetConfig::default());
+        bed.neigh(ETH0, "198.18.0.1", HOST);
+        bed.neigh(ETH0, "2001:db8:18::1", HOST);
+        bed
+    }
+
+    /// The ICMP packet that `kind` makes of a packet, from its IP header on.
+    fn told(bed: &mut Bed, packet: &[u8], kind: IcmpKind) -> Option<Vec<u8>> {
+        let offender = MemFrame::new(packet);
+        let about = Offender::new(&offender, 0);
+        let made = bed.net.icmp_error(bed.now, about, kind, &mut bed.io);
+        assert!(bed.net.counters.balanced());
+        let mut sent = bed.sent();
+        assert_eq!(sent.len(), usize::from(made));
+        sent.pop().map(|(_, frame)| frame[14..].to_vec())
+    }
+
+    #[test]
+    fn types_codes_and_words_are_those_of_the_rfcs() {
+        let v4_packet = udp(ip("198.18.0.1"), ip("10.0.0.7"), 9);
+        let v6_packet = udp(ip("2001:db8:18::1"), ip("2001:db8:10::7"), 9);
+        let pointer = 21;
+        for (kind, v4_says, v6_says) in [
+            (IcmpKind::NoRoute, (3, 0, 0), (1, 0, 0)),
+            (IcmpKind::HostUnreachable, (3, 1, 0), (1, 3, 0)),
+            (
+                IcmpKind::ProtocolUnreachable { pointer: 6 },
+                (3, 2, 0),
+                (4, 1, 6),
+            ),
+            (IcmpKind::PortUnreachable, (3, 3, 0), (1, 4, 0)),
+            (IcmpKind::Prohibited, (3, 13, 0), (1, 1, 0)),
+            (IcmpKind::BeyondScope, (3, 1, 0), (1, 2, 0)),
+            (IcmpKind::TooBig(1400), (3, 4, 1400), (2, 0, 1400)),
+            (IcmpKind::TtlExceeded, (11, 0, 0), (3, 0, 0)),
+            (IcmpKind::ReassemblyTimeExceeded, (11, 1, 0), (3, 1, 0)),
+            (
+                IcmpKind::ParamProblem { code: 0, pointer },
+                (12, 0, 21 << 24),
+                (4, 0, 21),
+            ),
+        ] {
+            for (packet, at, says) in [(&v4_packet, 20, v4_says), (&v6_packet, 40, v6_says)] {
+                let error = told(&mut bed(), packet, kind).unwrap();
+                let word = u32::from_be_bytes(error[at + 4..at + 8].try_into().unwrap());
+                assert_eq!((error[at], error[at + 1], word), says, "{kind:?}");
+                assert_eq!(&error[at + 8..], packet, "{kind:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_source_is_the_destination_where_that_is_ours_or_what_the_caller_says() {
+        for (dst, told_by, source) in [
+            ("192.0.2.100", None, "192.0.2.100"),
+            ("203.0.113.9", None, "203.0.113.9"),
+            ("10.0.0.7", None, "198.18.0.254"),
+            ("10.0.0.7", Some("10.0.0.7"), "10.0.0.7"),
+            ("2001:db8:2::100", None, "2001:db8:2::100"),
+            ("2001:db8:10::7", None, "2001:db8:18::fe"),
+        ] {
+            let mut bed = bed();
+            let v4 = ip(dst).is_ipv4();
+            let src = if v4 { "198.18.0.1" } else { "2001:db8:18::1" };
+            let offender = MemFrame::new(&udp(ip(src), ip(dst), 9));
+            let mut about = Offender::new(&offender, 0);
+            if let Some(addr) = told_by {
+                about = about.told_by(ip(addr));
+            }
+            let kind = IcmpKind::PortUnreachable;
+            assert!(bed.net.icmp_error(bed.now, about, kind, &mut bed.io));
+            let frame = &bed.sent()[0].1;
+            let found = match v4 {
+                true => IpAddr::from(<[u8; 4]>::try_from(&frame[26..30]).unwrap()),
+                false => IpAddr::from(<[u8; 16]>::try_from(&frame[22..38]).unwrap()),
+            };
+            assert_eq!(found, ip(source), "{dst}");
+        }
+    }
+
+    #[test]
+    fn a_packet_in_segments_is_quoted_across_them_without_padding() {
+        let mut packet = udp(ip("198.18.0.1"), ip("10.0.0.7"), 9);
+        let whole = frame("02:00:00:00:00:01", HOST, 0x0800, &packet);
+        packet.truncate(24);
+        for cut in 15..whole.len() {
+            let (a, b) = whole.split_at(cut);
+            let offender = MemFrame::with_segments(&[a, b, &[0; 30]], 128);
+            let mut bed = bed();
+            let about = Offender::new(&offender, 14);
+            let kind = IcmpKind::TtlExceeded;
+            assert!(bed.net.icmp_error(bed.now, about, kind, &mut bed.io));
+            assert_eq!(bed.sent()[0].1[14 + 28..], packet);
+        }
+    }
+
+    #[test]
+    fn nobody_is_told_who_is_no_single_other_host() {
+        for (src, dst) in [
+            ("0.0.0.0", "10.0.0.7"),
+            ("255.255.255.255", "10.0.0.7"),
+            ("224.0.0.1", "10.0.0.7"),
+            ("127.0.0.1", "10.0.0.7"),
+            ("198.18.0.255", "10.0.0.7"),
+            ("192.0.2.100", "10.0.0.7"),
+            ("172.16.0.1", "10.0.0.7"),
+            ("198.18.0.1", "224.0.0.1"),
+            ("198.18.0.1", "10.0.0.255"),
+            ("::", "2001:db8:10::7"),
+            ("ff02::1", "2001:db8:10::7"),
+            ("2001:db8:2::100", "2001:db8:10::7"),
+            ("fe80::7", "2001:db8:10::7"),
+            ("2001:db8:18::1", "ff02::1"),
+        ] {
+            let packet = udp(ip(src), ip(dst), 9);
+            let error = told(&mut bed(), &packet, IcmpKind::PortUnreachable);
+            assert_eq!(error, None, "{src} {dst}");
+        }
+        let to_group = udp(ip("2001:db8:18::1"), ip("ff02::1"), 9);
+        assert!(told(&mut bed(), &to_group, IcmpKind::TooBig(1300)).is_some());
+        for junk in [&[][..], &[0x45], &[0x60; 39], &[0x12; 60]] {
+            assert_eq!(told(&mut bed(), junk, IcmpKind::TtlExceeded), None);
+        }
+    }
+
+    #[test]
+    fn the_limit_holds_but_not_for_path_mtus() {
+        let mut bed = bed();
+        bed.net.limiter = super::super::limit::Limiter::new(Some(IcmpLimit::default()));
+        let packet = udp(ip("198.18.0.1"), ip("10.0.0.7"), 9);
+        let count = |bed: &mut Bed, kind| {
+            let errors = (0..20).filter_map(|_| told(bed, &packet, kind));
+            errors.count()
+        };
+        assert_eq!(count(&mut bed, IcmpKind::TtlExceeded), 6);
+        assert_eq!(bed.net.icmp_limited(), 14);
+        assert_eq!(count(&mut bed, IcmpKind::TooBig(1400)), 20);
+    }
+
+    #[test]
+    fn without_memory_the_error_is_a_counted_drop() {
+        let mut bed = bed();
+        bed.io.allocs_left = Some(0);
+        let offender = MemFrame::new(&udp(ip("198.18.0.1"), ip("10.0.0.7"), 9));
+        let about = Offender::new(&offender, 0);
+        let kind = IcmpKind::TtlExceeded;
+        assert!(bed.net.icmp_error(bed.now, about, kind, &mut bed.io));
+        assert_eq!(bed.net.counters.dropped_for(Drop::NoMemory), 1);
+        assert!(bed.net.counters.balanced());
+    }
+}

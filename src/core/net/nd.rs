@@ -274,3 +274,182 @@ impl<F: Frame> Net<F> {
         self.emit(port, &frame[..l2 + packet.len()], io);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{dropped, frame, ip, mac, Bed, ETH1};
+    use super::super::{NetConfig, Nud};
+    use super::*;
+
+    const HOST: &str = "02:00:00:00:01:01";
+    const ETH0_MAC: &str = "02:00:00:00:00:01";
+
+    fn v6(text: &str) -> [u8; 16] {
+        text.parse::<Ipv6Addr>().unwrap().octets()
+    }
+
+    /// A frame with an ICMPv6 message whose checksum is made right.
+    fn message(dst_mac: &str, src: &str, dst: &str, hop_limit: u8, message: &[u8]) -> Vec<u8> {
+        let (src, dst) = (v6(src), v6(dst));
+        let mut message = message.to_vec();
+        let sum = checksum::pseudo_v6(&src, &dst, 58, message.len() as u32).and(&message);
+        message[2..4].copy_from_slice(&sum.checksum().to_be_bytes());
+        let header = ipv6::build(&ipv6::NewHeader {
+            traffic_class: 0,
+            flow_label: 0,
+            payload_len: message.len() as u16,
+            next_header: 58,
+            hop_limit,
+            src,
+            dst,
+        });
+        let packet = [&header[..], &message].concat();
+        frame(dst_mac, HOST, ethertype::IPV6, &packet)
+    }
+
+    /// A solicitation to the target's solicited-node group.
+    fn solicit(src: &str, target: &str, option: bool) -> Vec<u8> {
+        let bytes = nd::build_solicit(v6(target), mac(HOST));
+        let group = Ipv6Addr::from(nd::solicited_node(v6(target)));
+        let len = if option { nd::LEN_WITH_LLADDR } else { nd::LEN };
+        message(
+            "33:33:ff:00:00:00",
+            src,
+            &group.to_string(),
+            255,
+            &bytes[..len],
+        )
+    }
+
+    fn advert(to: &str, to_mac: &str, from: &str, target: &str, flags: u8) -> Vec<u8> {
+        let bytes = nd::build_advert(v6(target), mac(ETH0_MAC), flags);
+        let mut frame = message(to_mac, from, to, 255, &bytes);
+        frame[6..12].copy_from_slice(&mac(ETH0_MAC));
+        frame
+    }
+
+    #[test]
+    fn solicitations_are_answered_for_our_addresses() {
+        let ours = Outcome::Done(Verdict::Answered);
+        let other = dropped(Drop::NdNotOurs);
+        for (what, target, expected) in [
+            ("own", "2001:db8:18::fe", ours),
+            ("link-local", "fe80::ff:fe00:1", ours),
+            ("on lo", "2001:db8:2::100", ours),
+            ("a service's", "2001:db8:18::100", ours),
+            ("of another interface", "2001:db8:10::fe", other),
+            ("another interface's link-local", "fe80::ff:fe00:2", other),
+            ("another's", "2001:db8:18::7", other),
+        ] {
+            let mut bed = Bed::new(NetConfig::default());
+            bed.net.vip_add(bed.now, ip("2001:db8:18::100"));
+            let asked = solicit("2001:db8:18::1", target, true);
+            assert_eq!(bed.input(0, &asked), expected, "{what}");
+            let reply = advert("2001:db8:18::1", HOST, target, target, 0xe0);
+            let sent = if expected == ours {
+                vec![(0, reply)]
+            } else {
+                vec![]
+            };
+            assert_eq!(bed.sent(), sent, "{what}");
+            let entries = bed.net.neigh_entries(bed.now);
+            assert_eq!(entries.len(), usize::from(expected == ours));
+            assert!(entries
+                .iter()
+                .all(|e| e.state == Nud::Stale && e.mac == Some(mac(HOST))));
+        }
+    }
+
+    #[test]
+    fn who_checks_for_a_duplicate_hears_of_it_with_all_others() {
+        let mut bed = Bed::new(NetConfig::default());
+        let asked = solicit("::", "2001:db8:18::fe", false);
+        assert_eq!(bed.input(0, &asked), Outcome::Done(Verdict::Answered));
+        let target = "2001:db8:18::fe";
+        let reply = advert("ff02::1", "33:33:00:00:00:01", target, target, 0xa0);
+        assert_eq!(bed.sent(), [(0, reply)]);
+        assert!(bed.net.neighbours().is_empty());
+    }
+
+    #[test]
+    fn who_does_not_tell_its_mac_address_is_asked_in_turn() {
+        let mut bed = Bed::new(NetConfig::default());
+        let asked = solicit("2001:db8:18::1", "2001:db8:18::fe", false);
+        assert_eq!(bed.input(0, &asked), Outcome::Held);
+        let question = bed.sent();
+        assert_eq!(question[0].1[54], 135);
+        let bytes = nd::build_advert(v6("2001:db8:18::1"), mac(HOST), nd::SOLICITED);
+        let told = message(ETH0_MAC, "2001:db8:18::1", "fe80::ff:fe00:1", 255, &bytes);
+        assert_eq!(bed.input(0, &told), Outcome::Done(Verdict::Answered));
+        let target = "2001:db8:18::fe";
+        let reply = advert("2001:db8:18::1", HOST, target, target, 0xe0);
+        assert_eq!(bed.sent(), [(0, reply)]);
+        assert_eq!(bed.net.counters.answered, 2);
+    }
+
+    #[test]
+    fn messages_that_rfc_4861_says_to_discard_are_discarded() {
+        let (src, target) = ("2001:db8:18::1", "2001:db8:18::fe");
+        let good = nd::build_solicit(v6(target), mac(HOST));
+        let to_us = |hop: u8, src: &str, bytes: &[u8]| message(ETH0_MAC, src, target, hop, bytes);
+        let changed = |at: usize, value: u8| {
+            let mut bytes = good;
+            bytes[at] = value;
+            to_us(255, src, &bytes)
+        };
+        let mut wrong_sum = to_us(255, src, &good);
+        wrong_sum[57] ^= 1;
+        let advert = nd::build_advert(v6("2001:db8:18::7"), mac(HOST), nd::SOLICITED);
+        for (what, bytes) in [
+            ("from beyond the link", to_us(254, src, &good)),
+            ("code", changed(1, 1)),
+            ("checksum", wrong_sum),
+            ("group as target", changed(8, 0xff)),
+            ("option of length 0", changed(25, 0)),
+            ("option beyond the end", changed(25, 2)),
+            ("group as MAC address", changed(26, 1)),
+            ("too short", to_us(255, src, &good[..20])),
+            ("nobody's, not to the group", to_us(255, "::", &good[..24])),
+            (
+                "nobody's, with MAC address",
+                message(ETH0_MAC, "::", "ff02::1:ff00:fe", 255, &good),
+            ),
+            (
+                "solicited, but to all",
+                message("33:33:00:00:00:01", src, "ff02::1", 255, &advert),
+            ),
+        ] {
+            let mut bed = Bed::new(NetConfig::default());
+            assert_eq!(bed.input(0, &bytes), dropped(Drop::NdInvalid), "{what}");
+            assert!(bed.net.neighbours().is_empty(), "{what}");
+        }
+    }
+
+    #[test]
+    fn questions_go_to_the_solicited_node_group_from_the_link_local_address() {
+        let mut bed = Bed::new(NetConfig::default());
+        bed.send_to("2001:db8:10::abcd");
+        let sent = bed.sent();
+        let frame = &sent[0].1;
+        assert_eq!(frame[..6], mac("33:33:ff:00:ab:cd"));
+        assert_eq!(frame[14 + 8..14 + 24], v6("fe80::ff:fe00:2"));
+        assert_eq!(frame[14 + 24..14 + 40], v6("ff02::1:ff00:abcd"));
+        // The twin of a test bed takes it for sound and answers.
+        let mut twin = Bed::new(NetConfig::default());
+        twin.addr(ETH1, "2001:db8:10::abcd/64");
+        assert_eq!(twin.input(1, frame), Outcome::Done(Verdict::Answered));
+    }
+
+    #[test]
+    fn other_discovery_messages_are_the_hosts() {
+        let mut bed = Bed::new(NetConfig::default());
+        let solicit = message(
+            "33:33:00:00:00:02",
+            "fe80::1",
+            "ff02::2",
+            255,
+            &[133, 0, 0, 0, 0, 0, 0, 0],
+        );
+        assert_eq!(bed.input(0, &solicit), dropped(Drop::NdIgnored));
+    }
+}

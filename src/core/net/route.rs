@@ -532,3 +532,6 @@ fn source_v6(ifaces: &Ifaces, dst: IpAddr, out: IfaceId) -> Option<IpAddr> {
         })
         .map(|(_, a)| a.addr)
 }
+
+#[cfg(test)]
+mod tests;

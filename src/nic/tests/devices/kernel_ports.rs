@@ -25,6 +25,7 @@ pub const CHECKS: &[Check] = &[
         "a_frame_that_is_too_long_does_not_hold_up_the_rest",
         tap_too_long,
     ),
+    ("an_offloaded_ipv4_checksum_arrives_right", tap_checksum),
     (
         "net_af_packet_carries_frames_of_9000_bytes",
         af_packet_jumbo,
@@ -356,4 +357,32 @@ fn bond(bed: &Bed) {
     let again =
         Device::attach(&bed.eal, "net_tap7,iface=nictap7").expect("the bond let go of its member");
     drop(again);
+}
+
+fn tap_checksum(bed: &Bed) {
+    let pool = pool(bed, "checksum", DATA_ROOM);
+    let device = Device::attach(&bed.eal, "net_tap9,iface=nictap9").expect("device");
+    let mut port = device
+        .start(
+            &PortConfig {
+                ipv4_checksum: true,
+                ..config()
+            },
+            &pool,
+        )
+        .expect("start");
+    assert!(port.plan.ipv4_checksum);
+    let end = KernelEnd::new("nictap9", 9);
+    let zeroed = |len: usize| {
+        let mut frame = end.frame(len, &pool);
+        frame.head_mut()[24..26].fill(0);
+        frame
+    };
+    // Without the request the kernel drops it, with it the next one arrives.
+    let mut asked = zeroed(33);
+    asked.offload_ipv4_checksum(14, 20);
+    assert_eq!(port.tx[0].burst(&mut vec![zeroed(44), asked]), 2);
+    end.kernel_received(33);
+    drop(port);
+    assert_eq!(pool.in_use(), 0);
 }

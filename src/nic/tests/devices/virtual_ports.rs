@@ -2,7 +2,9 @@
 
 use std::time::{Duration, Instant};
 
-use ripvs_nic::{devargs, Device, Eal, Mbuf, Mempool, PortConfig, PortError, Started, DATA_ROOM};
+use ripvs_nic::{
+    devargs, Device, Eal, Mbuf, Mempool, PortConfig, PortError, Rss, RssEnd, Started, DATA_ROOM,
+};
 use ripvs_packet::Frame;
 
 use crate::{Bed, Check};
@@ -16,6 +18,8 @@ pub const CHECKS: &[Check] = &[
         full_ring,
     ),
     ("queue_counts_are_clipped_to_what_the_driver_has", clipped),
+    ("rss_is_set_as_far_as_the_driver_has_it", rss),
+    ("counters_have_names_and_can_be_reset", counters),
     ("a_device_closes_with_its_last_queue", closes_last),
     ("net_pcap_reads_a_file_and_writes_what_is_sent", pcap_copies),
     (
@@ -322,4 +326,77 @@ fn contents(frame: &Mbuf) -> Vec<u8> {
     let mut bytes = vec![0; frame.len()];
     frame.copy_to(0, &mut bytes);
     bytes
+}
+
+/// net_null takes RSS settings and gives them back, though there is nothing that it could hash.
+fn rss(bed: &Bed) {
+    let pool = pool(bed, "rss");
+    let one_end = Rss {
+        end: RssEnd::Source,
+        ..Rss::default()
+    };
+    let config = PortConfig {
+        rx_queues: 4,
+        rss: Some(one_end),
+        ..PortConfig::default()
+    };
+    let port = start(bed, "net_null10", &config, &pool);
+    assert_eq!(port.rx.len(), 4);
+    let planned = port.plan.rss.as_ref().expect("it has RSS");
+    assert_eq!(planned.end, RssEnd::Both, "and can't choose an end");
+    assert!(
+        port.plan
+            .notes
+            .iter()
+            .any(|note| note.contains("both ends")),
+        "{}",
+        port.plan
+    );
+
+    let size = port.port.reta_size();
+    let table: Vec<u16> = (0..size).map(|i| (i * 5 + i / 7) % 4).collect();
+    port.port.set_reta(&table).expect("a table");
+    assert!(size > 64 && port.port.reta().expect("a table") == table);
+    assert!(port.port.set_reta(&table[1..]).is_err(), "too short");
+
+    let key = |len| Rss {
+        key: vec![0x6d; len],
+        ..Rss::default()
+    };
+    port.port
+        .set_rss(&key(40))
+        .expect("a key of the usual length");
+    assert!(
+        port.port.set_rss(&key(39)).is_err(),
+        "the driver would read past its end"
+    );
+    let one_queue = PortConfig {
+        rx_queues: 1,
+        ..config
+    };
+    let single = Device::attach(&bed.eal, "net_null11")
+        .expect("device")
+        .plan(&one_queue, DATA_ROOM);
+    assert_eq!(
+        single.expect("plan").rss,
+        None,
+        "nothing to choose with one queue"
+    );
+}
+
+fn counters(bed: &Bed) {
+    let pool = pool(bed, "counters");
+    let mut port = start(bed, "net_null12", &PortConfig::default(), &pool);
+    let mut frames = Vec::with_capacity(20);
+    port.rx[0].burst(&mut frames);
+    let named = |port: &Started, name: &str| {
+        let all = port.port.extended_stats().expect("counters");
+        all.iter()
+            .find(|(have, _)| have == name)
+            .map(|(_, value)| *value)
+    };
+    assert_eq!(named(&port, "rx_good_packets"), Some(20));
+    assert_eq!(named(&port, "tx_good_packets"), Some(0));
+    port.port.reset_stats().expect("reset");
+    assert_eq!(named(&port, "rx_good_packets"), Some(0));
 }

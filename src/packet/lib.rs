@@ -14,6 +14,7 @@ pub mod eth;
 pub mod frame;
 pub mod icmp;
 pub mod ipv4;
+pub mod ipv4_options;
 pub mod ipv6;
 pub mod memory;
 pub mod nd;

@@ -1,6 +1,6 @@
 //! Reads the network layer of a packet in one go, rejecting what the kernel's `ip_rcv_core` and `ip6_rcv_core` reject, in
-//! the order in which they look. What they let through passes here, however odd; IPv4 options are another step, as
-//! they are in the kernel, where they come after the first hook.
+//! the order in which they look. What they let through passes here, however odd; IPv4 options are another step
+//! ([`crate::ipv4_options`]), as they are in the kernel, where they come after the first hook.
 
 use crate::ipv4::{self, Ipv4};
 use crate::ipv6::{self, Fragment, Ipv6, WalkError};

@@ -1,7 +1,7 @@
 //! A packet on its way through the worker: the frame, where it came in, and what was read of it so far.
 
 use ripvs_packet::parse::{self, L3Info};
-use ripvs_packet::{sctp, tcp, udp, Frame};
+use ripvs_packet::{ipv4_options, sctp, tcp, udp, Frame};
 
 use crate::frag::Pieces;
 use crate::message::Parcel;
@@ -22,6 +22,8 @@ pub(crate) struct Packet<F> {
     pub info: L3Info,
     /// Whose it is.
     pub dst: DstKind,
+    /// What its IPv4 options asked for.
+    pub options: ipv4_options::Received,
     /// Its mark, 0 for none.
     pub mark: u32,
     /// The hash that its connection is found by, where it was reckoned beforehand; 0 where it was not.
@@ -47,6 +49,12 @@ impl<F: Frame> Packet<F> {
         if let Ok(info) = parse::parse(self.rx.ethertype, self.ip(), self.len()) {
             self.info = info;
         }
+    }
+
+    /// Whether nothing is to be done with it on the way out: it came whole and its options ask for nothing.
+    #[inline]
+    pub fn is_plain(&self) -> bool {
+        self.pieces.is_none() && self.options == ipv4_options::Received::default()
     }
 
     /// Bytes of IP packet.

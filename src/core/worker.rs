@@ -265,13 +265,13 @@ impl<F: Frame> Worker<F> {
             Msg::Uncontrol {
                 control,
                 v6: false,
-                at_once,
-            } => self.uncontrol_here::<V4>(now, control, at_once),
+                dropped,
+            } => self.uncontrol_here::<V4>(now, control, dropped),
             Msg::Uncontrol {
                 control,
                 v6: true,
-                at_once,
-            } => self.uncontrol_here::<V6>(now, control, at_once),
+                dropped,
+            } => self.uncontrol_here::<V6>(now, control, dropped),
             Msg::Assure { control, v6: false } => self.assure_here::<V4>(control),
             Msg::Assure { control, v6: true } => self.assure_here::<V6>(control),
             Msg::Net(msg) => self.net.handle(now, msg, io),

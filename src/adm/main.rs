@@ -3,6 +3,7 @@
 //!
 //! A command line is split ([`popt`]) and read ([`meaning`]) before anything is asked of the server ([`app`]).
 
+mod address;
 mod app;
 mod cnum;
 mod conns;

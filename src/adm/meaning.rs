@@ -1,7 +1,7 @@
 //! What a split command line of ipvsadm means: values are read and checked in the order, and with the words, of the
 //! original. Nothing is asked of the server here.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
 
 use ripvs_api::ipvs::number::{flag, forward, sync_state, tunnel, IFNAME_MAX, SCHED_NAME_MAX};
@@ -9,6 +9,7 @@ use ripvs_api::ipvs::{
     Af, DestConfig, DestKey, Request, ServiceConfig, ServiceKey, SyncDaemon, Timeouts,
 };
 
+use crate::address;
 use crate::cnum::{atoi, inet_aton, number};
 use crate::list::{Columns, Format};
 use crate::names::Names;
@@ -314,7 +315,7 @@ impl<'a> Draft<'a> {
     fn service(&mut self, protocol: u16, value: &str) -> Result<(), Wrong> {
         self.set(Opt::Service)?;
         self.protocol = protocol;
-        let Some((addr, port)) = address(self.names, value, protocol) else {
+        let Some((addr, port)) = address::parse(self.names, value, protocol) else {
             return wrong("illegal virtual server address[:port] specified");
         };
         (self.addr, self.af) = (addr, Some(Af::of(addr)));
@@ -354,7 +355,7 @@ impl<'a> Draft<'a> {
 
     fn server(&mut self, value: &str) -> Result<(), Wrong> {
         self.set(Opt::Server)?;
-        let Some((addr, port)) = address(self.names, value, self.protocol) else {
+        let Some((addr, port)) = address::parse(self.names, value, self.protocol) else {
             return wrong("illegal real server address[:port] specified");
         };
         self.dest_af = Some(Af::of(addr));
@@ -415,7 +416,7 @@ impl<'a> Draft<'a> {
             }
             Flag::McastGroup => {
                 self.set(Opt::McastGroup)?;
-                multicast(value).map(|group| self.daemon.mcast_group = Some(group))
+                address::multicast(value).map(|group| self.daemon.mcast_group = Some(group))
             }
             Flag::McastPort => {
                 self.set(Opt::McastPort)?;
@@ -595,53 +596,5 @@ fn at_most_int(value: &str, message: &str) -> Result<i32, Wrong> {
     match number(value, 0, i32::MAX.into()) {
         Some(value) => Ok(value as i32),
         None => wrong(message),
-    }
-}
-
-/// A multicast address.
-fn multicast(value: &str) -> Result<IpAddr, String> {
-    let (found, family) = if value.contains(':') {
-        let found = value.parse::<Ipv6Addr>().ok();
-        (found.map(IpAddr::V6), "IPv6")
-    } else {
-        let found = value.parse::<Ipv4Addr>().ok();
-        (found.map(IpAddr::V4), "IPv4")
-    };
-    found
-        .filter(IpAddr::is_multicast)
-        .ok_or_else(|| format!("invalid {family} mcast-group `{value}'"))
-}
-
-/// An address, and a port where there is one: `HOST[:PORT]`, `[IPV6]:PORT`, or `IPV6` alone.
-fn address(names: &dyn Names, text: &str, protocol: u16) -> Option<(IpAddr, Option<u16>)> {
-    if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return None;
-    }
-    let (host, port) = match text.strip_prefix('[') {
-        Some(inner) => {
-            let (host, rest) = inner.split_once(']')?;
-            (host, Some(rest.strip_prefix(':')?))
-        }
-        None => (text, None),
-    };
-    let (addr, port) = match host.parse::<Ipv6Addr>() {
-        Ok(addr) => (IpAddr::V6(addr), port),
-        Err(_) => {
-            // As in the original, a port behind brackets counts only with an IPv6 address in them.
-            let (host, port) = match host.rsplit_once(':') {
-                Some((host, port)) => (host, Some(port)),
-                None => (host, None),
-            };
-            let addr = inet_aton(host).or_else(|| names.host(host))?;
-            (IpAddr::V4(addr), port)
-        }
-    };
-    match port {
-        None => Some((addr, None)),
-        Some(port) => {
-            let found = number(port, 0, 65_535).map(|port| port as u16);
-            let port = found.or_else(|| names.port(port, protocol))?;
-            Some((addr, Some(port)))
-        }
     }
 }

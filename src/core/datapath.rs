@@ -117,6 +117,9 @@ impl<F: Frame> Worker<F> {
                 return;
             }
         }
+        let Some(pkt) = self.read_options(now, pkt, io) else {
+            return;
+        };
         let pkt = if pkt.info.is_fragment() && self.gathers::<A>(&pkt) {
             match self.gather(now, pkt, io) {
                 Gather::Ended => return,

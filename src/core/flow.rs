@@ -217,7 +217,7 @@ impl<F: Frame> Worker<F> {
         let Some(record) = table.get_mut(id) else {
             return;
         };
-        let step = state::step(record, direction, pkt.signal(), timeouts, secure);
+        let step = state::step(record, direction, pkt.state_signal(), timeouts, secure);
         let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
         A::table_mut(self).touch(id, now.tick());
         if step.active != 0 {
@@ -279,6 +279,15 @@ impl<F: Frame> Worker<F> {
     /// Ends a connection at once, for its next packet to be scheduled anew (`ip_vs_conn_expire_now`). One that controls
     /// others stays.
     pub(crate) fn end_now<A: Tables<F>>(&mut self, now: Time, id: ConnId) {
+        self.end::<A>(now, id, false);
+    }
+
+    /// Ends a connection, and what controls it as well if that was for it alone (`ip_vs_conn_del`).
+    pub(crate) fn drop_conn<A: Tables<F>>(&mut self, now: Time, id: ConnId) {
+        self.end::<A>(now, id, true);
+    }
+
+    fn end<A: Tables<F>>(&mut self, now: Time, id: ConnId, dropped: bool) {
         let Some(record) = A::table(self).get(id) else {
             return;
         };
@@ -287,11 +296,11 @@ impl<F: Frame> Worker<F> {
         }
         let gone = Gone::of(record);
         A::table_mut(self).remove(id);
-        self.farewell::<A>(now, id, gone, true);
+        self.farewell::<A>(now, id, gone, dropped);
     }
 
     /// Settles the accounts of a connection that has just gone.
-    fn farewell<A: Tables<F>>(&mut self, now: Time, id: ConnId, gone: Gone, at_once: bool) {
+    fn farewell<A: Tables<F>>(&mut self, now: Time, id: ConnId, gone: Gone, dropped: bool) {
         if let Some(dest) = gone.dest {
             if let Some(entry) = self.services.dest(dest) {
                 entry.tally.refs(-1);
@@ -308,7 +317,7 @@ impl<F: Frame> Worker<F> {
             }
         }
         if let Some(control) = gone.control {
-            self.uncontrol(now, control, A::IS_V6, at_once);
+            self.uncontrol(now, control, A::IS_V6, dropped);
         }
         if matches!(gone.kind, Kind::Template) {
             self.calls.remove(A::IS_V6, id);
@@ -341,32 +350,32 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Takes a connection out from under the record that controlled it.
-    pub(crate) fn uncontrol(&mut self, now: Time, control: ConnRef, v6: bool, at_once: bool) {
+    pub(crate) fn uncontrol(&mut self, now: Time, control: ConnRef, v6: bool, dropped: bool) {
         if control.worker != self.id {
             self.post(
                 control.worker,
                 Msg::Uncontrol {
                     control: control.id,
                     v6,
-                    at_once,
+                    dropped,
                 },
             );
         } else if v6 {
-            self.uncontrol_here::<crate::family::V6>(now, control.id, at_once);
+            self.uncontrol_here::<crate::family::V6>(now, control.id, dropped);
         } else {
-            self.uncontrol_here::<crate::family::V4>(now, control.id, at_once);
+            self.uncontrol_here::<crate::family::V4>(now, control.id, dropped);
         }
     }
 
     /// A connection under a record of this worker's has ended.
-    pub(crate) fn uncontrol_here<A: Tables<F>>(&mut self, now: Time, id: ConnId, at_once: bool) {
+    pub(crate) fn uncontrol_here<A: Tables<F>>(&mut self, now: Time, id: ConnId, dropped: bool) {
         let Some(record) = A::table_mut(self).get_mut(id) else {
             return;
         };
         let left = record.drop_controlled();
         let dispensable = !record.has(Flags::TEMPLATE) || record.state != state::template::ASSURED;
-        if at_once && left == 0 && dispensable {
-            self.end_now::<A>(now, id);
+        if dropped && left == 0 && dispensable {
+            self.drop_conn::<A>(now, id);
         }
     }
 

@@ -116,6 +116,7 @@ impl<F: Frame> Worker<F> {
             l3: 0,
             info,
             dst: DstKind::Remote,
+            options: Default::default(),
             mark: 0,
             hash: 0,
             pieces: None,

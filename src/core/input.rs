@@ -96,6 +96,7 @@ impl<F: Frame> Worker<F> {
             l3,
             info,
             dst: DstKind::Remote,
+            options: Default::default(),
             mark: 0,
             hash: 0,
             pieces,
@@ -326,7 +327,7 @@ impl<F: Frame> Worker<F> {
     ) -> Passed<F> {
         let len = pkt.frame.len() - pkt.l3;
         match hop.neigh {
-            Some(neigh) if len <= usize::from(hop.hit.mtu) && pkt.pieces.is_none() => {
+            Some(neigh) if len <= usize::from(hop.hit.mtu) && pkt.is_plain() => {
                 self.net.send_cached(now, pkt.frame, pkt.l3, neigh, io);
                 None
             }
@@ -338,10 +339,12 @@ impl<F: Frame> Worker<F> {
     pub(crate) fn output(
         &mut self,
         now: Time,
-        pkt: Packet<F>,
+        mut pkt: Packet<F>,
         hit: RouteHit,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
+        let v6 = pkt.info.family == parse::Family::V6;
+        self.forward_options(&mut pkt, &hit);
         let Packet {
             frame,
             l3,
@@ -353,7 +356,8 @@ impl<F: Frame> Worker<F> {
             frame,
             l3,
             pieces: pieces.as_ref(),
-            force: carried,
+            // What was put together from IPv6 fragments may be cut again, whoever sends it.
+            force: carried || pieces.is_some() && v6,
             verdict: Verdict::Forwarded,
         };
         self.net.send_or_drop(now, packet, &hit, io);

@@ -20,6 +20,7 @@ mod listing;
 pub mod mark;
 pub mod message;
 pub mod net;
+mod options;
 mod owner;
 mod packet;
 mod related;

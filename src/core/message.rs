@@ -146,8 +146,8 @@ pub enum Msg<F> {
         control: ConnId,
         /// Whether it is an IPv6 one.
         v6: bool,
-        /// Whether the connection ended at once rather than by its time: then the record goes too, if it was the last.
-        at_once: bool,
+        /// Whether the connection was dropped before its time: then the record goes too, if this was the last.
+        dropped: bool,
     },
     /// A connection under this template of the receiver's got established, which assures the template.
     Assure {

@@ -173,10 +173,14 @@ impl<F: Frame> Worker<F> {
         })
     }
 
+    /// How many connections and templates there are.
+    pub fn conns(&self) -> u32 {
+        self.conns4.len() + self.conns6.len()
+    }
+
     /// How many more connections may be made.
     pub(crate) fn conns_left(&self) -> u32 {
-        self.limit
-            .saturating_sub(self.conns4.len() + self.conns6.len())
+        self.limit.saturating_sub(self.conns())
     }
 
     /// The packet counters.
@@ -265,13 +269,13 @@ impl<F: Frame> Worker<F> {
             Msg::Uncontrol {
                 control,
                 v6: false,
-                at_once,
-            } => self.uncontrol_here::<V4>(now, control, at_once),
+                dropped,
+            } => self.uncontrol_here::<V4>(now, control, dropped),
             Msg::Uncontrol {
                 control,
                 v6: true,
-                at_once,
-            } => self.uncontrol_here::<V6>(now, control, at_once),
+                dropped,
+            } => self.uncontrol_here::<V6>(now, control, dropped),
             Msg::Assure { control, v6: false } => self.assure_here::<V4>(control),
             Msg::Assure { control, v6: true } => self.assure_here::<V6>(control),
             Msg::Net(msg) => self.net.handle(now, msg, io),

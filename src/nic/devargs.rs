@@ -139,18 +139,40 @@ pub enum BondMode {
     AdaptiveLoad = 6,
 }
 
-/// The device string of a bond over devices that are attached already. From 23.11 on a member is no longer a slave.
-pub(crate) fn bond(name: &str, mode: BondMode, members: &[&str]) -> String {
+/// The device string of a bond over devices that are attached already, with further options of the driver.
+pub(crate) fn bond(name: &str, options: &[&str], members: &[&str]) -> String {
+    // From 23.11 on a member is no longer a slave.
     let key = if dpdk_sys::SHIM_DPDK_RELEASE >= 2311 {
         "member"
     } else {
         "slave"
     };
-    let members: String = members
+    let members = members.iter().map(|member| format!("{key}={member}"));
+    let options = options
         .iter()
-        .map(|member| format!(",{key}={member}"))
-        .collect();
-    format!("{name},mode={}{members}", mode as u8)
+        .filter(|option| !option.is_empty())
+        .map(|option| (*option).to_owned());
+    [name.to_owned()]
+        .into_iter()
+        .chain(options)
+        .chain(members)
+        .collect::<Vec<_>>()
+        .join(",")
+}
+
+/// The members that a bond's device string names, by either word, and the options besides. `None` where it is no bond's.
+pub(crate) fn bond_members(device: &str) -> Option<(Vec<&str>, Vec<&str>)> {
+    let mut parts = device.split(',');
+    parts
+        .next()
+        .filter(|name| name.starts_with("net_bonding"))?;
+    let member = |part: &&str| part.starts_with("slave=") || part.starts_with("member=");
+    let (members, options): (Vec<&str>, Vec<&str>) = parts.partition(member);
+    let names = members
+        .into_iter()
+        .filter_map(|part| part.split_once('='))
+        .map(|(_, name)| name);
+    Some((names.collect(), options))
 }
 
 #[cfg(test)]
@@ -204,5 +226,21 @@ mod tests {
             );
         }
         assert!(af_packet_data_room(1500) <= crate::mempool::DATA_ROOM);
+    }
+
+    #[test]
+    fn a_bond_is_taken_apart_and_put_together_with_the_word_of_the_release() {
+        let text = "net_bonding0,mode=1,slave=net_tap0,member=0000:01:00.0,primary=net_tap0";
+        let (members, options) = bond_members(text).unwrap();
+        assert_eq!(members, ["net_tap0", "0000:01:00.0"]);
+        assert_eq!(options, ["mode=1", "primary=net_tap0"]);
+        let again = bond("net_bonding0", &options, &members);
+        assert_eq!(bond_members(&again).unwrap(), (members, options));
+        assert!(again.contains(if dpdk_sys::SHIM_DPDK_RELEASE >= 2311 {
+            ",member="
+        } else {
+            ",slave="
+        }));
+        assert_eq!(bond_members("net_tap0,slave=x"), None);
     }
 }

@@ -54,10 +54,20 @@ impl Device {
     /// [`Eal::device_args`], or a virtual one by driver, number and options (`net_tap0,iface=lb0`), which is plugged in
     /// unless the EAL arguments did so.
     ///
+    /// A bond (`net_bonding0,mode=1,slave=0000:01:00.0,slave=0000:02:00.0`) takes its members over, which must be there or be
+    /// pluggable by their names alone; for members with options of their own see [`Device::attach_bond`].
+    ///
     /// # Errors
     /// [`PortError::NoDevice`] with cause and remedy; [`PortError::Attached`]; [`PortError::BadName`].
     pub fn attach(_eal: &Eal, device: &str) -> Result<Self, PortError> {
-        Self::attach_with(device, Vec::new())
+        let Some((members, options)) = devargs::bond_members(device) else {
+            return Self::attach_with(device, Vec::new());
+        };
+        let members: Vec<Device> = members
+            .into_iter()
+            .map(|member| Self::attach_with(member, Vec::new()))
+            .collect::<Result<_, _>>()?;
+        Self::bond(devargs::name(device), &options, members)
     }
 
     /// Attaches a bond, named `net_bonding0` and so on, over devices that it takes over. Further options of the driver
@@ -72,15 +82,12 @@ impl Device {
         members: Vec<Device>,
         options: &str,
     ) -> Result<Self, PortError> {
-        let names: Vec<&str> = members
-            .iter()
-            .map(|member| member.handle.name.as_str())
-            .collect();
-        let mut args = devargs::bond(name, mode, &names);
-        if !options.is_empty() {
-            args = format!("{args},{options}");
-        }
-        let bond = Self::attach_with(&args, members)?;
+        Self::bond(name, &[&format!("mode={}", mode as u8), options], members)
+    }
+
+    fn bond(name: &str, options: &[&str], members: Vec<Device>) -> Result<Self, PortError> {
+        let names: Vec<&str> = members.iter().map(Device::name).collect();
+        let bond = Self::attach_with(&devargs::bond(name, options, &names), members)?;
         // The driver takes its members in when it is first configured, and has no limits to tell before.
         // SAFETY: an all-zero rte_eth_conf is valid, and the port is alive.
         let status = unsafe {

@@ -29,7 +29,7 @@ pub(crate) struct Live(());
 
 impl Live {
     pub(crate) fn new() -> Self {
-        LIVE.fetch_add(1, Ordering::AcqRel);
+        LIVE.fetch_add(1, Ordering::SeqCst);
         Self(())
     }
 }
@@ -42,7 +42,7 @@ impl Clone for Live {
 
 impl Drop for Live {
     fn drop(&mut self) {
-        LIVE.fetch_sub(1, Ordering::AcqRel);
+        LIVE.fetch_sub(1, Ordering::SeqCst);
     }
 }
 
@@ -135,7 +135,7 @@ impl Eal {
         if status < 0 {
             return Err(diagnose(errno, &args, &logs::complaints()));
         }
-        INITIALISED.store(true, Ordering::Release);
+        INITIALISED.store(true, Ordering::SeqCst);
         Ok(Self {
             this_thread: PhantomData,
         })
@@ -178,26 +178,30 @@ impl Eal {
     /// # Errors
     /// [`ShutdownError`], and DPDK goes on running, where something is still held.
     pub fn shutdown(self) -> Result<(), ShutdownError> {
-        let live = LIVE.load(Ordering::Acquire);
-        if live != 0 {
-            return Err(ShutdownError::Handles(live));
-        }
-        let mut pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
-        for pool in pools.iter() {
+        // From here on no thread is registered; one that is just being so has its `Live` already, and is seen.
+        INITIALISED.store(false, Ordering::SeqCst);
+        let pools = POOLS.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut held_by = pools.iter().filter_map(|pool| {
             // SAFETY: DPDK is shut down below, and once only, since `self` is consumed then.
             let held = unsafe { pool.in_use() };
-            if held != 0 {
-                return Err(ShutdownError::Mbufs {
-                    pool: pool.name().to_owned(),
-                    held,
-                });
-            }
+            (held != 0).then(|| ShutdownError::Mbufs {
+                pool: pool.name().to_owned(),
+                held,
+            })
+        });
+        let live = LIVE.load(Ordering::SeqCst);
+        let reason = if live != 0 {
+            Some(ShutdownError::Handles(live))
+        } else {
+            held_by.next()
+        };
+        if let Some(reason) = reason {
+            INITIALISED.store(true, Ordering::SeqCst);
+            return Err(reason);
         }
-        pools.clear();
         // SAFETY: EAL is initialised; the result is a static, terminated string.
         let directory = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
         let directory = std::path::PathBuf::from(directory.to_string_lossy().into_owned());
-        INITIALISED.store(false, Ordering::Release);
         // SAFETY: no device, queue, pool handle or registered thread is alive, none can be made any more, and every mbuf is in
         // its pool: nobody has a pointer into DPDK's memory.
         unsafe { dpdk_sys::rte_eal_cleanup() };
@@ -210,7 +214,7 @@ impl Eal {
 
 /// Whether DPDK runs.
 pub(crate) fn initialised() -> bool {
-    INITIALISED.load(Ordering::Acquire)
+    INITIALISED.load(Ordering::SeqCst)
 }
 
 fn chooses_cores(arg: &str) -> bool {

@@ -26,6 +26,8 @@ impl crate::Eal {
     /// [`EalError::TooManyThreads`] past DPDK's limit (Debian: 128 lcores), [`EalError::ThreadRegistered`] on a second
     /// call or the thread that ran `Eal::init`, which has an lcore id; [`EalError::NotInitialised`].
     pub fn register_thread() -> Result<ThreadGuard, EalError> {
+        // First: while it lives DPDK isn't shut down, so what is asked next stays true.
+        let live = Live::new();
         if !eal::initialised() {
             return Err(EalError::NotInitialised);
         }
@@ -33,7 +35,6 @@ impl crate::Eal {
         if unsafe { dpdk_sys::shim_lcore_id() } != dpdk_sys::SHIM_LCORE_ANY {
             return Err(EalError::ThreadRegistered);
         }
-        let live = Live::new();
         // SAFETY: EAL is initialised (checked), and `live` keeps it so.
         if unsafe { dpdk_sys::rte_thread_register() } != 0 {
             return Err(EalError::TooManyThreads);

@@ -139,6 +139,11 @@ fn listings_saving_and_restoring_are_those_of_ipvsadm() {
 }
 
 #[test]
+fn what_has_no_order_is_sorted_as_ipvsadm_does() {
+    replay(include_str!("../testdata/sorting.txt"));
+}
+
+#[test]
 fn every_format_of_listings_is_that_of_ipvsadm() {
     replay(include_str!("../testdata/reference.txt"));
 }

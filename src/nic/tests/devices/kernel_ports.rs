@@ -8,7 +8,8 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use ripvs_nic::{
-    devargs, BondMode, Device, Mac, Mbuf, Mempool, PortConfig, RxQueue, Started, DATA_ROOM,
+    devargs, BondMode, Device, Mac, Mbuf, Mempool, PortConfig, PortError, RxQueue, Started,
+    DATA_ROOM,
 };
 use ripvs_packet::Frame;
 
@@ -354,9 +355,24 @@ fn bond(bed: &Bed) {
     both_ways(&end, &mut port, &pool, &[18, 1472]);
     drop(port);
     assert_eq!(pool.in_use(), 0);
-    let again =
-        Device::attach(&bed.eal, "net_tap7,iface=nictap7").expect("the bond let go of its member");
-    drop(again);
+    let text = "net_bonding1,mode=1,slave=net_tap7,slave=net_tap8";
+    let bond = Device::attach(&bed.eal, text).expect("the first let go of its members");
+    let taken = Device::attach(&bed.eal, "net_tap7");
+    assert!(
+        matches!(taken, Err(PortError::Attached { .. })),
+        "a member is nobody else's"
+    );
+    let config = PortConfig {
+        mac: None,
+        ..config()
+    };
+    let port = bond.start(&config, &pool).expect("start");
+    assert_eq!(
+        port.plan.mbufs,
+        2 * (u32::from(port.plan.rx_descriptors) + 1024)
+    );
+    drop(port);
+    assert_eq!(pool.in_use(), 0);
 }
 
 fn tap_checksum(bed: &Bed) {

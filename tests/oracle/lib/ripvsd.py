@@ -1,9 +1,10 @@
 """The backend for ripvsd: a daemon of its own in a network namespace of its own.
 
-A scenario's process enters a new network namespace, makes a veth pair for every
-interface, gives one end to ripvsd (net_af_packet) and opens a packet socket on
-the other. Namespace, devices and daemon go when the process ends, however it
-ends, so nothing has to be named or cleaned up.
+A scenario's process enters a new network namespace, makes a TAP device for every
+interface, opens a packet socket on it and lets ripvsd be at its other end (net_tap).
+Namespace, devices and daemon go when the process ends, however it ends, so nothing
+has to be named or cleaned up. (net_af_packet would not do: with its PACKET_FANOUT the
+kernel puts IPv4 fragments together before it hands them over.)
 
 Nothing is timed here. `ripvsadm settle` says when every injected frame has its
 verdict and how many frames have been sent on each port; exactly those are read.
@@ -70,16 +71,13 @@ class Ripvsd:
         self.wait_for_socket()
 
     def port(self, name):
-        """A veth pair: NAME for the daemon, NAME.wire for the socket here. Raw frames
-        carry complete checksums, so no offload has to be turned off."""
-        wire = name + ".wire"
-        run(["ip", "link", "add", name, "mtu", "9216", "arp", "off",
-             "type", "veth", "peer", "name", wire, "mtu", "9216"])
-        run(["ip", "link", "set", wire, "arp", "off", "up"])
-        run(["ip", "link", "set", name, "up"])
+        """A TAP device, whose other end is the daemon's. The socket is there first, so
+        that it sees all that the daemon ever sends."""
+        run(["ip", "tuntap", "add", "dev", name, "mode", "tap", "multi_queue"])
+        run(["ip", "link", "set", name, "arp", "off", "up"])
         end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
-        end.bind((wire, ETH_P_ALL))
+        end.bind((name, ETH_P_ALL))
         self.ports[name], self.injected[name], self.taken[name] = end, 0, 0
 
     def wait_for_socket(self):
@@ -197,7 +195,7 @@ def configuration(plan, backend):
     for number, interface in enumerate(plan["interfaces"]):
         name, addresses = interface["name"], interface["addresses"]
         if interface["mac"]:
-            device = "net_af_packet%d,iface=%s" % (number, name)
+            device = "net_tap%d,iface=%s" % (number, name)
             text.append(toml("[[port]]", name=name, device=device, mac=interface["mac"],
                              mtu=interface["mtu"], addresses=addresses))
         elif name == "lo":

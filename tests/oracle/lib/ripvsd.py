@@ -69,6 +69,8 @@ class Ripvsd:
                                            stderr=log, stdin=subprocess.DEVNULL,
                                            preexec_fn=die_with_parent, env=self.environment)
         self.wait_for_socket()
+        for name in self.ports:          # ripvsd set its own; longer frames are to arrive as well
+            run(["ip", "link", "set", name, "mtu", "9216"])
 
     def port(self, name):
         """A TAP device, whose other end is the daemon's. The socket is there first, so

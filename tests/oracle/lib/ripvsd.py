@@ -27,6 +27,7 @@ SOL_PACKET, PACKET_STATISTICS = 263, 6
 SO_RCVBUFFORCE = 33
 TUNSETIFF, TUNSETPERSIST = 0x400454ca, 0x400454cb
 TAP_FLAGS = 0x0002 | 0x1000 | 0x0100     # IFF_TAP, IFF_NO_PI, IFF_MULTI_QUEUE, as net_tap has it
+SIOCSIFMTU, LARGEST = 0x8922, 9200
 PATIENCE = 60                     # seconds until something is called stuck
 EAL = ["--no-huge", "-m", "128", "--no-shconf", "--no-telemetry", "--no-pci"]
 libc = ctypes.CDLL(None, use_errno=True)
@@ -73,6 +74,9 @@ class Ripvsd:
                                            stderr=log, stdin=subprocess.DEVNULL,
                                            preexec_fn=die_with_parent, env=self.environment)
         self.wait_for_socket()
+        self.settle()                                # it answers: its ports are as they will be
+        for name, end in self.ports.items():         # what arrives may be longer than what leaves
+            fcntl.ioctl(end, SIOCSIFMTU, struct.pack("16si", name.encode(), LARGEST))
 
     def port(self, name):
         """A TAP device: ripvsd opens it by net_tap, its kernel's end is ours. It is made

@@ -16,7 +16,7 @@ use crate::message::{Ask, Choice, Msg, Parcel};
 use crate::net::{DstKind, IcmpKind};
 use crate::packet::Packet;
 use crate::related::is_balanced;
-use crate::rewrite::{translate, End, Ip, Side};
+use crate::rewrite::{End, Ip, Side};
 use crate::service::FTP_PORT;
 use crate::state::{self, Direction};
 use crate::types::{proto, Af, Time};
@@ -144,7 +144,7 @@ impl<F: Frame> Worker<F> {
             self.related_out::<A>(now, pkt, io)
                 .and_then(|pkt| self.related_in::<A>(now, pkt, true, io))
         } else {
-            self.request::<A>(now, pkt, io)
+            self.request::<A>(now, pkt, false, io)
         };
         if let Some(pkt) = passed {
             self.host_takes::<A>(now, pkt, io);
@@ -169,11 +169,13 @@ impl<F: Frame> Worker<F> {
         }
     }
 
-    /// A client's packet (`ip_vs_in`): to the dest of its connection, or of a new one.
-    fn request<A: Tables<F>>(
+    /// A client's packet (`ip_vs_in`): to the dest of its connection, or of a new one. `asked`: it is known not to be
+    /// expected at another worker.
+    pub(crate) fn request<A: Tables<F>>(
         &mut self,
         now: Time,
         pkt: Packet<F>,
+        asked: bool,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
         if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
@@ -189,6 +191,10 @@ impl<F: Frame> Worker<F> {
             table.hash_in(&key)
         };
         let Some(id) = table.find_in(hash, &key) else {
+            if !asked && self.may_be_expected(&pkt, &key) {
+                self.seek(pkt, &key);
+                return None;
+            }
             return self.schedule::<A>(now, pkt, &key, io);
         };
         if self.reused::<A>(id, &pkt) {
@@ -209,6 +215,7 @@ impl<F: Frame> Worker<F> {
             self.end_now::<A>(now, id);
             return self.schedule::<A>(now, pkt, &key, io);
         }
+        self.fill_cport::<A>(id, key.cport);
         self.carry::<A>(now, pkt, &path, io)
     }
 
@@ -373,7 +380,7 @@ impl<F: Frame> Worker<F> {
             if ask.inverse {
                 self.related_in::<A>(now, pkt, true, io)
             } else {
-                self.request::<A>(now, pkt, io)
+                self.request::<A>(now, pkt, false, io)
             }
         } else {
             self.begin::<A>(now, pkt, &ask, &choice, io)
@@ -432,27 +439,22 @@ impl<F: Frame> Worker<F> {
         let Some(path) = found else {
             return self.stray::<A>(now, pkt, &key, io);
         };
-        let (l3, l4, protocol) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
         let old = End {
             addr: key.saddr,
             port: key.sport,
         };
-        if !translate(
-            &mut pkt.frame,
-            l3,
-            l4,
-            protocol,
-            Side::Source,
-            old,
-            path.virt,
-        ) {
-            return self.discard(pkt, Drop::Truncated);
-        }
+        let expected = match self.translate_conn(&mut pkt, &path, Side::Source, old, path.virt) {
+            Ok(expected) => expected,
+            Err(reason) => return self.discard(pkt, reason),
+        };
         self.account(path.dest, pkt.len(), Direction::Output);
         if let Some(id) = path.id {
             self.advance::<A>(now, id, &pkt, Direction::Output);
         }
-        self.send_reply::<A>(now, pkt, &path, key.saddr, io)
+        match expected {
+            Some(expected) => self.announce_reply(now, expected, pkt, &path, key.saddr, io),
+            None => self.send_reply::<A>(now, pkt, &path, key.saddr, io),
+        }
     }
 
     /// A real server's packet that belongs to no connection: with `nat_icmp_send` the server is told, unless it is a reset.

@@ -79,7 +79,9 @@ impl Shift {
                 OPTION_NOP => at += 1,
                 kind => {
                     let len = match segment[..end].get(at + 1) {
-                        Some(len) if *len >= 2 && at + usize::from(*len) <= end => usize::from(*len),
+                        Some(len) if *len >= 2 && at + usize::from(*len) <= end => {
+                            usize::from(*len)
+                        }
                         _ => return Err(BadOptions),
                     };
                     if kind == OPTION_SACK && (len - 2).is_multiple_of(SACK_BLOCK) {

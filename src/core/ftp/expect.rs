@@ -173,8 +173,7 @@ impl<F: Frame> Worker<F> {
             self.find_in(&key)
         };
         let timeout = self.timeouts.timeout(proto::TCP, state::tcp::LISTEN);
-        let Some((id, record)) =
-            found.and_then(|id| Some((id, A::table_mut(self).get_mut(id)?)))
+        let Some((id, record)) = found.and_then(|id| Some((id, A::table_mut(self).get_mut(id)?)))
         else {
             return false;
         };

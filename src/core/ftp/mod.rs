@@ -226,7 +226,10 @@ impl<F: Frame> Worker<F> {
         let Some(session) = self.ftp.sessions.get(&(A::IS_V6, id)).copied() else {
             return Ok(Helped::default());
         };
-        let seq = pkt.transport().get(tcp::SEQ..).and_then(|bytes| bytes.first_chunk());
+        let seq = pkt
+            .transport()
+            .get(tcp::SEQ..)
+            .and_then(|bytes| bytes.first_chunk());
         let seq = seq.map_or(0, |bytes| u32::from_be_bytes(*bytes));
         // The kernel lets an answer that is sent again pass as it is, which leaves the client with the wrong numbers.
         let waits = match (session.waits, session.answered) {
@@ -237,9 +240,9 @@ impl<F: Frame> Worker<F> {
         let found: Option<Listens<A>> = match waits {
             Waits::Nothing => None,
             Waits::Passive => self.with_payload(pkt, at, words::passive::<A>),
-            Waits::Extended => self.with_payload(pkt, at, |data| {
-                words::extended_passive::<A>(data, server)
-            }),
+            Waits::Extended => {
+                self.with_payload(pkt, at, |data| words::extended_passive::<A>(data, server))
+            }
         };
         let Some(found) = found else {
             return Ok(Helped::default());
@@ -298,12 +301,7 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Reads the payload that begins `at` bytes behind the IP header.
-    fn with_payload<T>(
-        &mut self,
-        pkt: &Packet<F>,
-        at: usize,
-        read: impl FnOnce(&[u8]) -> T,
-    ) -> T {
+    fn with_payload<T>(&mut self, pkt: &Packet<F>, at: usize, read: impl FnOnce(&[u8]) -> T) -> T {
         let len = pkt.info.l4_len().saturating_sub(at);
         if let Some(payload) = pkt.transport().get(at..at + len) {
             return read(payload);
@@ -334,7 +332,10 @@ impl<F: Frame> Worker<F> {
             return Ok(());
         };
         let at = pkt.l3 + usize::from(pkt.info.l4_offset);
-        let header = pkt.transport().get(tcp::DATA_OFFSET).map_or(0, |byte| byte >> 4);
+        let header = pkt
+            .transport()
+            .get(tcp::DATA_OFFSET)
+            .map_or(0, |byte| byte >> 4);
         let end = at + (usize::from(header) * 4).max(tcp::HEADER_LEN);
         if !pkt.frame.pull(end) || pkt.frame.head().len() < end {
             return Err(Drop::Truncated);

@@ -156,9 +156,7 @@ fn extended<A: Family>(
     };
     let mut port = 0u16;
     while let digit @ b'0'..=b'9' = *data.get(at)? {
-        port = port
-            .wrapping_mul(10)
-            .wrapping_add(u16::from(digit - b'0'));
+        port = port.wrapping_mul(10).wrapping_add(u16::from(digit - b'0'));
         at += 1;
     }
     let end = is_delimiter(at)?;
@@ -315,10 +313,7 @@ mod tests {
     #[test]
     fn the_answer_to_epsv_may_name_an_address_of_its_family() {
         let found = extended_passive::<V4>(b"229 x (|||51210|)\r\n", SERVER).unwrap();
-        assert_eq!(
-            (found.text, found.addr, found.port),
-            (7..16, SERVER, 51210)
-        );
+        assert_eq!((found.text, found.addr, found.port), (7..16, SERVER, 51210));
         let found = extended_passive::<V4>(b"229 x (!1!10.0.0.12!6000!)\r\n", SERVER).unwrap();
         assert_eq!(
             (found.text, found.addr, found.port),

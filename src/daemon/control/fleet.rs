@@ -303,11 +303,6 @@ impl Fleet {
         }
     }
 
-    /// Whether some change is on its way.
-    pub fn is_waiting(&self) -> bool {
-        !self.under_way.is_empty()
-    }
-
     /// Asks a worker; the answer bears the number that is returned. `None` where its ring is full.
     pub fn ask(&mut self, worker: usize, query: Query) -> Option<u64> {
         self.questions += 1;
@@ -369,7 +364,6 @@ mod tests {
         assert_eq!(apply_one(&fleet, 1), 1);
         fleet.look(now);
         assert_eq!(fleet.progress(ticket), Progress::Applied);
-        assert!(!fleet.is_waiting());
     }
 
     #[test]

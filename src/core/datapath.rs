@@ -17,7 +17,7 @@ use crate::net::{DstKind, IcmpKind};
 use crate::packet::Packet;
 use crate::related::is_balanced;
 use crate::rewrite::{End, Ip, Side};
-use crate::service::FTP_PORT;
+use crate::service::{FTP_DATA_PORT, FTP_PORT};
 use crate::state::{self, Direction};
 use crate::types::{proto, Af, Time};
 use crate::verdict::{Drop, Held};
@@ -25,9 +25,6 @@ use crate::worker::{Io, Tables, Worker};
 
 /// A packet handed back, to be gone on with, or `None`: it has been ended, and its verdict is counted.
 pub(crate) type Passed<F> = Option<Packet<F>>;
-
-/// A client's port from which active FTP's data connections come; they are never scheduled.
-const FTP_DATA_PORT: u16 = 20;
 
 impl<F: Frame> Worker<F> {
     /// Takes a burst of frames from a port.
@@ -272,6 +269,7 @@ impl<F: Frame> Worker<F> {
         if self.defence.drops_packet() {
             return self.discard(pkt, Drop::DropPacket);
         }
+        // Active FTP's data connections are never scheduled.
         if key.cport == FTP_DATA_PORT {
             return Some(pkt);
         }
@@ -374,7 +372,11 @@ impl<F: Frame> Worker<F> {
             self.unchoose(now, &choice, A::IS_V6);
             return;
         };
-        let passed = if self.find_in(&ask.key::<A>()).is_some() {
+        // One that is to be begun anew may still be there: an FTP control connection with data connections.
+        let known = self
+            .find_in(&ask.key::<A>())
+            .is_some_and(|id| ask.inverse || !self.reused::<A>(id, &pkt));
+        let passed = if known {
             // An earlier packet of the same connection was answered first.
             self.unchoose(now, &choice, A::IS_V6);
             if ask.inverse {

@@ -14,6 +14,9 @@ use crate::types::{proto, Af, DestId, ServiceId, Time, WorkerId};
 /// The FTP control port, which persistence treats apart.
 pub const FTP_PORT: u16 = 21;
 
+/// The port from which an FTP server's own data connections come.
+pub const FTP_DATA_PORT: u16 = 20;
+
 /// A virtual service at one worker.
 pub struct Service {
     /// What the operator said.
@@ -190,7 +193,9 @@ impl Services {
         if let Some(id) = at(vport) {
             return Some(id);
         }
-        if proto == proto::TCP && self.ftps[af as usize] > 0 && (vport == FTP_PORT || vport >= 1024)
+        if proto == proto::TCP
+            && self.ftps[af as usize] > 0
+            && (vport == FTP_DATA_PORT || vport >= 1024)
         {
             if let Some(id) = at(FTP_PORT) {
                 return Some(id);

@@ -307,6 +307,40 @@ fn a_control_connection_outlives_its_time_while_it_has_data_connections() {
 }
 
 #[test]
+fn a_control_connection_that_has_data_connections_is_begun_anew_beside_the_old_one() {
+    for workers in WORKERS {
+        let mut talk = Talk::new(workers, false);
+        // Scheduled by one of the workers for all.
+        let limited = DestSpec {
+            addr: "10.0.0.12".parse().unwrap(),
+            port: 21,
+            forward: Forward::Masq,
+            weight: 1,
+            upper: 100,
+            lower: 0,
+            tunnel: TunnelKind::Ipip,
+            tunnel_csum: TunnelCsum::None,
+        };
+        talk.dest = talk.rig.dest_as(talk.service, limited);
+        talk.server = "10.0.0.12".parse().unwrap();
+        talk.greet();
+        talk.ask(101, 501, "PORT 198,18,0,1,4,1\r\n");
+        talk.ask_from(1000, 21, (FIN, 122, 501, ""));
+        talk.say_from(21, 1000, (FIN, 501, 123, ""));
+        for _ in 0..2 {
+            let seen = talk.ask_from(1000, 21, (SYN, 100_000, 0, ""));
+            assert_eq!(
+                seen[0].to,
+                "10.0.0.11:21".parse().unwrap(),
+                "{workers} workers"
+            );
+        }
+        let states: Vec<_> = talk.conns().iter().map(|conn| conn.3).collect();
+        assert_eq!(states, ["SYN_RECV", "TIME_WAIT", "LISTEN"]);
+    }
+}
+
+#[test]
 fn an_answer_that_is_sent_again_is_written_anew_again() {
     for workers in WORKERS {
         let mut talk = Talk::new(workers, false);

@@ -117,7 +117,7 @@ impl<F: Frame> Worker<F> {
         let Some(pkt) = self.read_options(now, pkt, io) else {
             return;
         };
-        let pkt = if pkt.info.is_fragment() && self.gathers::<A>(&pkt) {
+        let pkt = if self.gathers::<A>(&pkt) {
             match self.gather(now, pkt, io) {
                 Gather::Ended => return,
                 Gather::Whole(whole) => return self.input_of::<A>(now, whole, true, io),
@@ -175,7 +175,7 @@ impl<F: Frame> Worker<F> {
         asked: bool,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
+        if !is_balanced(pkt.info.protocol) || pkt.is_later_fragment() {
             return Some(pkt);
         }
         let Some(key) = request_key::<A, F>(&pkt) else {
@@ -256,6 +256,9 @@ impl<F: Frame> Worker<F> {
         key: &Key<A>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
+        if !pkt.has_transport() {
+            return self.discard(pkt, Drop::Truncated);
+        }
         if !self.may_begin(&pkt) {
             return Some(pkt);
         }
@@ -423,7 +426,7 @@ impl<F: Frame> Worker<F> {
         mut pkt: Packet<F>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
+        if !is_balanced(pkt.info.protocol) || pkt.is_later_fragment() {
             return Some(pkt);
         }
         let Some(key) = answer_key::<A, F>(&pkt) else {

@@ -33,6 +33,7 @@ pub mod settings;
 mod sip;
 pub mod spec;
 pub mod state;
+mod sweep;
 pub mod tally;
 #[cfg(test)]
 mod testing;

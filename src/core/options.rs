@@ -84,8 +84,14 @@ impl<F: Frame> Worker<F> {
         if pkt.carried || pkt.options == ipv4_options::Received::default() {
             return;
         }
-        let to = V4::addr(pkt.ip(), V4::DST).into();
-        let Some(IpAddr::V4(by)) = self.net.source_for(to, hit) else {
+        // A server's reply leaves as if the service had sent it (`ip_rt_get_source`).
+        let source = V4::addr(pkt.ip(), V4::SRC).into();
+        let by = if self.net.is_local(source) {
+            Some(source)
+        } else {
+            self.net.source_for(V4::addr(pkt.ip(), V4::DST).into(), hit)
+        };
+        let Some(IpAddr::V4(by)) = by else {
             return;
         };
         if ipv4_options::forward(

@@ -26,6 +26,7 @@ use crate::service::Services;
 use crate::settings::Settings;
 use crate::sip::Calls;
 use crate::state::Timeouts;
+use crate::sweep::Sweep;
 use crate::tally::Tally;
 use crate::types::{Time, WorkerId};
 use crate::verdict::{Counters, Drop, Held, Verdict};
@@ -134,6 +135,8 @@ pub struct Worker<F: Frame> {
     pub(crate) gone: Vec<(ConnId, Gone)>,
     /// The packets of a burst; kept for its memory.
     pub(crate) burst: Vec<Packet<F>>,
+    /// How far the search for connections of removed dests has come.
+    pub(crate) sweep: Sweep,
     /// When the defences are looked at next.
     defence_due: Time,
 }
@@ -172,6 +175,7 @@ impl<F: Frame> Worker<F> {
             outbox: VecDeque::new(),
             gone: Vec::new(),
             burst: Vec::new(),
+            sweep: Sweep::default(),
             defence_due: now,
         })
     }
@@ -207,6 +211,9 @@ impl<F: Frame> Worker<F> {
                     .get(id)
                     .and_then(|service| service.spec.key.addr());
                 self.services.remove(id);
+                if self.settings.expire_nodest_conn != 0 {
+                    self.sweep.begin();
+                }
                 if let Some(addr) = addr {
                     self.net.vip_del(addr);
                 }
@@ -218,7 +225,12 @@ impl<F: Frame> Worker<F> {
                 tally,
             } => self.services.add_dest(service, id, spec, tally),
             Delta::DestEdit { id, spec } => self.services.edit_dest(id, spec),
-            Delta::DestRemove { id } => self.services.remove_dest(id),
+            Delta::DestRemove { id } => {
+                self.services.remove_dest(id);
+                if self.settings.expire_nodest_conn != 0 {
+                    self.sweep.begin();
+                }
+            }
             Delta::DestFree { id } => self.services.free_dest(id),
             Delta::MaglevTable { id, table } => {
                 if let Some(service) = self.services.get_mut(id) {
@@ -299,6 +311,7 @@ impl<F: Frame> Worker<F> {
     pub fn tick(&mut self, now: Time, io: &mut impl Io<F>) {
         self.expire::<V4>(now, EXPIRE_BUDGET);
         self.expire::<V6>(now, EXPIRE_BUDGET);
+        self.sweep(now);
         self.expire_fragments(now, io);
         self.net.tick(now, io);
         if now >= self.defence_due {

@@ -65,6 +65,7 @@ pub fn run(config: &Config) -> Result<(), String> {
         config.ports.len(),
         config.socket.display()
     );
+    crate::logging::started();
     let served = control.serve(&socket, &signals);
     end(control, threads, eal);
     served.map_err(|error| format!("cannot wait for events any more: {error}"))

@@ -14,7 +14,7 @@ use crate::types::{proto, Af, DestId, ServiceId, Time, WorkerId};
 /// The FTP control port, which persistence treats apart.
 pub const FTP_PORT: u16 = 21;
 
-/// The port that active FTP's data connections come from.
+/// The port from which an FTP server's own data connections come.
 pub const FTP_DATA_PORT: u16 = 20;
 
 /// A virtual service at one worker.
@@ -126,6 +126,8 @@ pub struct Services {
     /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
     wildcards: [usize; 2],
     ftps: [usize; 2],
+    /// Services by mark.
+    marks: usize,
     /// How many services hold each real server (protocol, address, port) under NAT: for `nat_icmp_send`.
     real_servers: HashMap<(u8, IpAddr, u16), usize>,
     /// The service whose scheduler was last let forget.
@@ -205,6 +207,11 @@ impl Services {
         None
     }
 
+    /// Whether there is any service by mark.
+    pub fn has_marks(&self) -> bool {
+        self.marks > 0
+    }
+
     /// Whether some service has this real server under NAT.
     pub fn is_real_server(&self, proto: u8, addr: IpAddr, port: u16) -> bool {
         self.real_servers.contains_key(&(proto, addr, port))
@@ -271,6 +278,7 @@ impl Services {
 
     fn count_special(&mut self, key: &ServiceKey, by: isize) {
         let ServiceKey::Addr { addr, port, .. } = key else {
+            self.marks = self.marks.saturating_add_signed(by);
             return;
         };
         let af = Af::of(*addr) as usize;

@@ -35,7 +35,7 @@ fn options_of<F: Frame>(frame: &mut F, l3: usize) -> &mut [u8] {
 }
 
 impl<F: Frame> Worker<F> {
-    /// Reads a packet's options, if it has any and they were not read with its fragments already.
+    /// Reads a packet's options, if it has any; those of a datagram were read with its fragments.
     pub(crate) fn read_options(
         &mut self,
         now: Time,
@@ -43,7 +43,11 @@ impl<F: Frame> Worker<F> {
         io: &mut impl Io<F>,
     ) -> Passed<F> {
         let v4 = pkt.info.family == parse::Family::V4;
-        if !v4 || !pkt.info.has(parse::flags::OPTIONS) || pkt.pieces.is_some() {
+        if !v4 || !pkt.info.has(parse::flags::OPTIONS) {
+            return Some(pkt);
+        }
+        if pkt.pieces.is_some() {
+            pkt.options = ipv4_options::gathered(options_of(&mut pkt.frame, pkt.l3));
             return Some(pkt);
         }
         let (net, info) = (&self.net, pkt.info);

@@ -14,6 +14,7 @@ use crate::delta::{Answer, Delta, Query};
 use crate::family::{V4, V6};
 use crate::flow::Gone;
 use crate::frag::{self, Reassembler};
+use crate::ftp::Ftp;
 use crate::hop::Hops;
 use crate::mark::MarkTable;
 use crate::message::Msg;
@@ -117,6 +118,7 @@ pub struct Worker<F: Frame> {
     pub(crate) conns4: ConnTable<V4>,
     pub(crate) conns6: ConnTable<V6>,
     pub(crate) calls: Calls,
+    pub(crate) ftp: Ftp,
     pub(crate) settings: Settings,
     pub(crate) defence: Defence,
     pub(crate) marks: Arc<MarkTable>,
@@ -160,6 +162,7 @@ impl<F: Frame> Worker<F> {
             conns4: ConnTable::new(config.connections, now.tick(), table_seed)?,
             conns6: ConnTable::new(config.connections, now.tick(), table_seed)?,
             calls: Calls::default(),
+            ftp: Ftp::default(),
             settings: Settings::default(),
             defence: Defence::default(),
             marks: Arc::default(),
@@ -240,6 +243,7 @@ impl<F: Frame> Worker<F> {
                 self.hops.clear();
                 self.defence.update(&settings, self.conns_left());
             }
+            Delta::FtpPorts(ports) => self.ftp.set_ports(ports),
             Delta::Marks(marks) => self.marks = marks,
             Delta::Timeouts { tcp, tcp_fin, udp } => self.timeouts.set(tcp, tcp_fin, udp),
             Delta::Net(change) => self.net.apply(now, change),
@@ -290,6 +294,14 @@ impl<F: Frame> Worker<F> {
             } => self.uncontrol_here::<V6>(now, control, dropped),
             Msg::Assure { control, v6: false } => self.assure_here::<V4>(control),
             Msg::Assure { control, v6: true } => self.assure_here::<V6>(control),
+            Msg::Expect(expected) => self.expect(now, expected, io),
+            Msg::Seek {
+                client,
+                virt,
+                parcel,
+                from,
+            } => self.sought(client, virt, parcel, from),
+            Msg::Sought { found, parcel } => self.found(now, found, parcel, io),
             Msg::Net(msg) => self.net.handle(now, msg, io),
             Msg::Transmit { port, frame } => io.transmit(port, frame),
         }
@@ -336,7 +348,7 @@ impl<F: Frame> Worker<F> {
             };
             match io.post(to, msg) {
                 Ok(()) => {}
-                Err(Msg::Packet(_) | Msg::Choose { .. }) => {
+                Err(Msg::Packet(_) | Msg::Choose { .. } | Msg::Seek { .. }) => {
                     self.net.counters.release(Held::Ring);
                     self.net.counters.done(Verdict::Dropped(Drop::RingFull));
                 }

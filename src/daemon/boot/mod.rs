@@ -16,6 +16,7 @@ use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use ripvs_core::delta::Delta;
 use ripvs_core::frag;
 use ripvs_core::net::{IcmpLimit, NetConfig};
 use ripvs_core::{WorkerConfig, WorkerId};
@@ -113,6 +114,8 @@ fn assemble(
         .map_err(|refusal| format!("the network cannot be set up as configured: {refusal}"))?;
     let mut settings = Settings::default();
     settings.configure(&config.sysctls, config.timeouts, &mut fleet);
+    let ftp_ports: Arc<[u16]> = config.ftp_ports.as_slice().into();
+    fleet.change(|_| Delta::FtpPorts(ftp_ports.clone()));
 
     let mut ios = worker_ios(workers, port_count, tx, &pool, &fleet);
     let rings = rings(workers);

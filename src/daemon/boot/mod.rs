@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::mpsc::sync_channel;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
@@ -74,7 +74,7 @@ pub fn run(config: &Config) -> Result<(), String> {
     );
     crate::logging::started();
     let served = control.serve(&socket, &signals);
-    end(control, threads, eal);
+    end(control, threads, eal)?;
     served.map_err(|error| format!("cannot wait for events any more: {error}"))
 }
 
@@ -268,9 +268,24 @@ fn worker_config(config: &Config, worker: usize, workers: usize, seed: u64) -> W
     }
 }
 
-/// Ends everything in the order in which it depends on each other. What goes wrong now is only told.
-fn end(control: Control, threads: Vec<JoinHandle<()>>, eal: Eal) {
+/// How long workers may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ends everything in the order in which it depends on each other.
+///
+/// # Errors
+/// A worker does not end; the process has to, with it.
+fn end(control: Control, threads: Vec<JoinHandle<()>>, eal: Eal) -> Result<(), String> {
     let devices = control.finish();
+    let deadline = Instant::now() + PATIENCE;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        if Instant::now() >= deadline {
+            // What the worker uses must not be taken from under it.
+            std::mem::forget(devices);
+            return Err("a worker does not end; the process ends with it".into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
     for thread in threads {
         if thread.join().is_err() {
             log::error!("a worker's thread ended badly");
@@ -281,4 +296,5 @@ fn end(control: Control, threads: Vec<JoinHandle<()>>, eal: Eal) {
         Ok(()) => log::info!("ended"),
         Err(error) => log::warn!("ended, but DPDK was not shut down: {error}"),
     }
+    Ok(())
 }

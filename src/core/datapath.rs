@@ -60,7 +60,10 @@ impl<F: Frame> Worker<F> {
 
     #[inline]
     fn foresee_of<A: Tables<F>>(&self, pkt: &mut Packet<F>) {
-        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() || !self.services.enabled() {
+        if !is_balanced(pkt.info.protocol)
+            || pkt.info.is_fragment()
+            || !self.services.enabled(A::AF)
+        {
             return;
         }
         let table = A::table(self);
@@ -107,7 +110,7 @@ impl<F: Frame> Worker<F> {
         fresh: bool,
         io: &mut impl Io<F>,
     ) {
-        if fresh && self.workers > 1 && self.services.enabled() {
+        if fresh && self.workers > 1 && self.services.enabled(A::AF) {
             let owner = self.owner_of::<A>(&pkt);
             if owner != self.id {
                 self.hand_over(owner, pkt);
@@ -142,7 +145,7 @@ impl<F: Frame> Worker<F> {
 
     /// A packet to an address of ours.
     fn local_in<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
-        let passed = if !self.services.enabled() {
+        let passed = if !self.services.enabled(A::AF) {
             Some(pkt)
         } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
             self.related_out::<A>(now, pkt, io)
@@ -150,9 +153,13 @@ impl<F: Frame> Worker<F> {
         } else {
             self.request::<A>(now, pkt, false, io)
         };
-        if let Some(pkt) = passed {
-            self.host_takes::<A>(now, pkt, io);
+        let Some(mut pkt) = passed else { return };
+        if self.services.outlived(pkt.info.dst_ip()) && !self.net.is_local(pkt.info.dst_ip()) {
+            // Only connections kept its address known: it is another's by now.
+            pkt.dst = DstKind::Remote;
+            return self.forward::<A>(now, pkt, io);
         }
+        self.host_takes::<A>(now, pkt, io);
     }
 
     /// A packet to somebody else: routed, with IPVS having a look for replies of its servers.
@@ -160,7 +167,7 @@ impl<F: Frame> Worker<F> {
         let Some((pkt, hit)) = self.route_checked(now, pkt, io) else {
             return;
         };
-        let passed = if !self.services.enabled() {
+        let passed = if !self.services.enabled(A::AF) {
             Some(pkt)
         } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
             self.related_in::<A>(now, pkt, false, io)

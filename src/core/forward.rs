@@ -111,8 +111,14 @@ impl<F: Frame> Worker<F> {
             _ => pkt.len(),
         };
         let whole = A::AF == Af::V6 || pkt.info.has(ripvs_packet::parse::flags::DONT_FRAGMENT);
-        if size > usize::from(mtu) && whole && !error {
-            return self.refuse(now, pkt, IcmpKind::TooBig(mtu), Drop::TooBig, io);
+        if size > usize::from(mtu) && whole {
+            if !error {
+                return self.refuse(now, pkt, IcmpKind::TooBig(mtu), Drop::TooBig, io);
+            }
+            // Nothing is told about an error. In IPv4 it is cut, whatever its DF says.
+            if A::AF == Af::V6 {
+                return self.discard(pkt, Drop::TooBig);
+            }
         }
         pkt.carried = true;
         Some(pkt)

@@ -138,7 +138,7 @@ impl<F: Frame> Worker<F> {
             pieces: None,
             carried: false,
         };
-        let passed = if self.services.enabled() {
+        let passed = if self.services.enabled(A::AF) {
             self.reply::<A>(now, pkt, io)
         } else {
             Some(pkt)

@@ -106,6 +106,10 @@ impl<F: Frame> Worker<F> {
             Ok(dst) => dst,
             Err(reason) => return self.discard(pkt, reason),
         };
+        // To connections whose service is gone a packet comes as before (`request`).
+        if pkt.dst == DstKind::Remote && self.services.outlived(pkt.info.dst_ip()) {
+            pkt.dst = DstKind::Local;
+        }
         self.mark(&mut pkt);
         Some(pkt)
     }
@@ -208,7 +212,7 @@ impl<F: Frame> Worker<F> {
             return false;
         }
         match pkt.dst {
-            DstKind::Remote => self.services.enabled() && (A::AF == Af::V6 || balanced),
+            DstKind::Remote => self.services.enabled(A::AF) && (A::AF == Af::V6 || balanced),
             _ => true,
         }
     }
@@ -302,8 +306,10 @@ impl<F: Frame> Worker<F> {
         io: &mut impl Io<F>,
     ) -> Passed<F> {
         let mut about = Offender::new(&pkt.frame, pkt.l3).from(&pkt.rx);
-        if pkt.dst == DstKind::Local {
-            about = about.told_by(pkt.info.dst_ip());
+        // What a mark made ours has a destination that IPv4 tells by, and IPv6 does not (`icmp_send`, `icmp6_send`).
+        let to = pkt.info.dst_ip();
+        if pkt.dst == DstKind::Local && (to.is_ipv4() || self.net.is_local(to)) {
+            about = about.told_by(to);
         }
         self.net.icmp_error(now, about, kind, io);
         self.discard(pkt, reason)

@@ -11,6 +11,7 @@ use crate::flow::Path;
 use crate::message::Ask;
 use crate::packet::{ports, Packet, ISAKMP_PORT};
 use crate::rewrite::{add_frame, Ip, Quoted, Side};
+use crate::service::FTP_DATA_PORT;
 use crate::spec::Forward;
 use crate::state::Direction;
 use crate::types::{proto, Time};
@@ -138,6 +139,12 @@ impl<F: Frame> Worker<F> {
         let Some(service) = self.services.find(pkt.mark, key.proto, vaddr, key.vport) else {
             return Some(pkt);
         };
+        if self.defence.drops_packet() {
+            return self.discard(pkt, Drop::DropPacket);
+        }
+        if key.cport == FTP_DATA_PORT {
+            return Some(pkt);
+        }
         let ask = Ask {
             service,
             proto: key.proto,
@@ -200,6 +207,8 @@ impl<F: Frame> Worker<F> {
             .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
         let Some(path) = found else { return Some(pkt) };
         if path.forward != Forward::Masq {
+            // Not to be translated, it is counted as the server's and goes its way.
+            self.account(path.dest, pkt.len(), Direction::Output);
             return Some(pkt);
         }
         if !icmp_is_valid::<A, F>(&pkt) {

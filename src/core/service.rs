@@ -69,6 +69,8 @@ pub struct Dest {
     pub spec: Arc<DestSpec>,
     /// The service it is or last was in.
     pub service: ServiceId,
+    /// The address of that service; none where it is one by mark.
+    vaddr: Option<IpAddr>,
     /// Whether it is in its service at present (the kernel's flag AVAILABLE).
     pub available: bool,
     /// The kernel's flag OVERLOAD: reached the upper threshold and has not come below the lower one since.
@@ -123,6 +125,8 @@ pub struct Services {
     services: Vec<Option<Service>>,
     dests: Vec<Option<Dest>>,
     by_key: HashMap<ServiceKey, ServiceId>,
+    /// Services by family.
+    by_family: [usize; 2],
     /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
     wildcards: [usize; 2],
     ftps: [usize; 2],
@@ -134,12 +138,29 @@ pub struct Services {
     expire_next: usize,
     /// How many services hold each end of a tunnel: for ICMP errors about them.
     tunnels: HashMap<(IpAddr, TunnelKind), usize>,
+    /// Who knows each virtual address.
+    virtuals: HashMap<IpAddr, Holders>,
+    /// How many virtual addresses have outlived their services.
+    outlived: usize,
+}
+
+/// How many know a virtual address: services that have it, and dests that are or were in one that had.
+#[derive(Clone, Copy, Debug, Default)]
+struct Holders {
+    services: usize,
+    dests: usize,
+}
+
+impl Holders {
+    fn outlived(self) -> bool {
+        self.services == 0 && self.dests > 0
+    }
 }
 
 impl Services {
-    /// Whether there is any service at all: without one IPVS is off.
-    pub fn enabled(&self) -> bool {
-        !self.by_key.is_empty()
+    /// Whether there is any service of the family: without one IPVS is off for it (`ip_vs_unregister_hooks`).
+    pub fn enabled(&self, af: Af) -> bool {
+        self.by_family[af as usize] > 0
     }
 
     /// The service of that id.
@@ -222,6 +243,30 @@ impl Services {
         self.tunnels.contains_key(&(addr, kind))
     }
 
+    /// Whether an address was that of services which are gone, and there may be connections to it.
+    #[inline]
+    pub fn outlived(&self, addr: IpAddr) -> bool {
+        self.outlived > 0
+            && self
+                .virtuals
+                .get(&addr)
+                .is_some_and(|holders| holders.outlived())
+    }
+
+    /// Changes how many know a virtual address.
+    fn hold(&mut self, addr: Option<IpAddr>, services: isize, dests: isize) {
+        let Some(addr) = addr else { return };
+        let holders = self.virtuals.entry(addr).or_default();
+        let before = holders.outlived();
+        holders.services = holders.services.saturating_add_signed(services);
+        holders.dests = holders.dests.saturating_add_signed(dests);
+        let after = *holders;
+        if after.services == 0 && after.dests == 0 {
+            self.virtuals.remove(&addr);
+        }
+        self.outlived = self.outlived + usize::from(after.outlived()) - usize::from(before);
+    }
+
     /// An empty table. This is `worker` of `workers` that schedule, each for itself.
     pub fn new(worker: WorkerId, workers: u16) -> Services {
         Services {
@@ -238,6 +283,7 @@ impl Services {
         }
         self.count_special(&spec.key, 1);
         self.by_key.insert(spec.key, id);
+        self.hold(spec.key.addr(), 1, 0);
         let (worker, workers) = if spec.exact { (0, 1) } else { self.share };
         let group = Group::new(spec.sched, spec.flags, worker, workers);
         self.services[at] = Some(Service {
@@ -273,10 +319,13 @@ impl Services {
         if let Some(service) = self.services[id.0 as usize].take() {
             self.count_special(&service.spec.key, -1);
             self.by_key.remove(&service.spec.key);
+            self.hold(service.spec.key.addr(), -1, 0);
         }
     }
 
     fn count_special(&mut self, key: &ServiceKey, by: isize) {
+        let all = &mut self.by_family[key.af() as usize];
+        *all = all.saturating_add_signed(by);
         let ServiceKey::Addr { addr, port, .. } = key else {
             self.marks = self.marks.saturating_add_signed(by);
             return;
@@ -303,6 +352,14 @@ impl Services {
         if self.dests.len() <= at {
             self.dests.resize_with(at + 1, || None);
         }
+        let vaddr = self
+            .get(service)
+            .and_then(|service| service.spec.key.addr());
+        if let Some(old) = &self.dests[at] {
+            let old = old.vaddr;
+            self.hold(old, 0, -1);
+        }
+        self.hold(vaddr, 0, 1);
         let (overloaded, loads) = match &self.dests[at] {
             Some(old) => (old.overloaded && spec.upper != 0, old.loads),
             None => (false, Loads::default()),
@@ -310,6 +367,7 @@ impl Services {
         self.dests[at] = Some(Dest {
             spec: spec.clone(),
             service,
+            vaddr,
             available: true,
             overloaded,
             loads,
@@ -358,7 +416,7 @@ impl Services {
     /// Takes a dest out of its service. Its record stays for the connections that refer to it.
     pub fn remove_dest(&mut self, id: DestId) {
         let share = self.share;
-        let Some(dest) = self.dest_mut(id) else {
+        let Some(dest) = self.dest_mut(id).filter(|dest| dest.available) else {
             return;
         };
         dest.available = false;
@@ -376,8 +434,8 @@ impl Services {
     /// Lets go of a removed dest that nothing refers to any more.
     pub fn free_dest(&mut self, id: DestId) {
         if let Some(place) = self.dests.get_mut(id.0 as usize) {
-            if place.as_ref().is_some_and(|dest| !dest.available) {
-                *place = None;
+            if let Some(dest) = place.take_if(|dest| !dest.available) {
+                self.hold(dest.vaddr, 0, -1);
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use ripvs_packet::checksum::{pseudo_v4, Sum};
 
+use crate::delta::Delta;
 use crate::spec::{Forward, SchedKind};
 use crate::testing::{mac, Rig};
 use crate::types::proto;
@@ -245,4 +246,68 @@ fn odd_packets_harm_nobody_and_are_all_counted() {
 fn ten_million_odd_packets_harm_nobody_and_are_all_counted() {
     flood(1, 5_000_000, 3);
     flood(3, 5_000_000, 4);
+}
+
+#[test]
+fn connections_outlive_their_service_s_address() {
+    for workers in WORKERS {
+        let mut rig = Rig::new(workers);
+        let other = rig.service(proto::TCP, "192.0.2.101", 80, SchedKind::Rr);
+        let service = rig.service(proto::TCP, "192.0.2.110", 80, SchedKind::Rr);
+        let dest = rig.dest(service, "10.0.0.11", 8080, Forward::Masq);
+        let to = ("192.0.2.110", 80);
+        let request = |port, flags| segment(0, proto::TCP, ("198.18.0.1", port), to, flags);
+        for port in 1000..1010 {
+            assert_eq!(rig.send(0, &request(port, 2)).len(), 1);
+        }
+        rig.apply(Delta::ServiceRemove { id: service });
+        // The server may come back: nobody is told that it is gone. Its replies still are the service's.
+        for port in 1000..1010 {
+            assert_eq!(rig.send(0, &request(port, 0x10)), []);
+            let reply = segment(
+                1,
+                proto::TCP,
+                ("10.0.0.11", 8080),
+                ("198.18.0.1", port),
+                0x12,
+            );
+            assert_eq!(read(&rig.send(1, &reply)[0].1).0, "192.0.2.110:80");
+        }
+        let gone = |rig: &Rig| rig.counters().dropped_for(Drop::DestGone);
+        assert_eq!(gone(&rig), 10);
+        // What is of no connection is another's.
+        rig.send(0, &request(2000, 2));
+        assert_eq!(rig.counters().dropped_for(Drop::NoRoute), 1);
+        rig.apply(Delta::DestFree { id: dest });
+        rig.send(0, &request(1000, 0x10));
+        assert_eq!(gone(&rig), 10);
+        assert_eq!(rig.counters().dropped_for(Drop::NoRoute), 2);
+        rig.apply(Delta::ServiceRemove { id: other });
+        assert!(rig.counters().balanced());
+    }
+}
+
+#[test]
+fn a_packet_too_long_for_its_tunnel_is_dropped() {
+    for (dest, drops) in [("10.0.0.11", 1), ("2001:db8:10::11", 0)] {
+        let mut rig = Rig::new(1);
+        let service = rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Rr);
+        rig.dest(service, dest, 53, Forward::Tunnel);
+        let whole = segment(0, proto::UDP, ("198.18.0.1", 1000), ("192.0.2.100", 53), 0);
+        // The longest datagram of all, in fragments of 1480 bytes.
+        let (longest, step) = (65_535 - 20, 1480);
+        for at in (0..longest).step_by(step) {
+            let len = step.min(longest - at);
+            let mut frame = whole[..34].to_vec();
+            frame[16..18].copy_from_slice(&(20 + len as u16).to_be_bytes());
+            let more = if at + len < longest { 0x2000 } else { 0 };
+            frame[20..22].copy_from_slice(&((at as u16 / 8) | more).to_be_bytes());
+            ripvs_packet::ipv4::fill_checksum(&mut frame[14..]);
+            frame.extend(if at == 0 { &whole[34..42] } else { &[0; 8] });
+            frame.resize(34 + len, 0);
+            rig.send(0, &frame);
+        }
+        assert_eq!(rig.counters().dropped_for(Drop::TooBig), drops);
+        assert!(rig.counters().balanced());
+    }
 }

@@ -7,7 +7,7 @@
 use std::net::IpAddr;
 
 use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
-use ripvs_packet::{icmp, parse, Frame};
+use ripvs_packet::{icmp, ipv6, parse, Frame};
 
 use crate::conn::Key;
 use crate::datapath::Passed;
@@ -248,6 +248,15 @@ impl<F: Frame> Worker<F> {
         hit: RouteHit,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
+        let outside = if dest.addr.is_ipv4() {
+            0
+        } else {
+            ipv6::HEADER_LEN
+        };
+        if pkt.len() + overhead(dest) > usize::from(u16::MAX) + outside {
+            // Put together from fragments, it is longer than any packet may be.
+            return self.discard(pkt, Drop::TooBig);
+        }
         if !pkt.frame.trim_front(pkt.l3) || !encapsulate(&mut pkt.frame, inner, dest, outer) {
             return self.discard(pkt, Drop::NoHeadroom);
         }

@@ -121,7 +121,14 @@ impl<F: Frame> Worker<F> {
             match self.gather(now, pkt, io) {
                 Gather::Ended => return,
                 Gather::Whole(whole) => return self.input_of::<A>(now, whole, true, io),
-                Gather::AsIs(pkt) => pkt,
+                Gather::AsIs(pkt) => {
+                    let owner = self.owner_of_conn::<A>(&pkt);
+                    if owner != self.id {
+                        self.hand_over(owner, pkt);
+                        return;
+                    }
+                    pkt
+                }
             }
         } else {
             pkt

@@ -115,6 +115,9 @@ impl Dest {
     }
 }
 
+/// A dest, and the protocol of its service, if that has one.
+type RealServer = (Option<u8>, DestId);
+
 /// All services and dests of one worker.
 #[derive(Default)]
 pub struct Services {
@@ -130,7 +133,7 @@ pub struct Services {
     marks: usize,
     /// Dests under NAT by address and port, the one added last at the end, with the protocol of their service, if it has
     /// one: for `nat_icmp_send` and for servers' own requests.
-    real_servers: HashMap<(IpAddr, u16), Vec<(Option<u8>, DestId)>>,
+    real_servers: HashMap<(IpAddr, u16), Vec<RealServer>>,
     /// Services with a persistence engine that heeds servers' own requests.
     engines: usize,
     /// The service whose scheduler was last let forget.
@@ -224,7 +227,7 @@ impl Services {
     /// mark, the one added last.
     pub fn real_server(&self, proto: u8, addr: IpAddr, port: u16) -> Option<DestId> {
         let servers = self.real_servers.get(&(addr, port))?;
-        let fits = |(own, _): &&(Option<u8>, DestId)| own.is_none_or(|own| own == proto);
+        let fits = |(own, _): &&RealServer| own.is_none_or(|own| own == proto);
         servers.iter().rev().find(fits).map(|(_, id)| *id)
     }
 

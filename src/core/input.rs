@@ -149,6 +149,12 @@ impl<F: Frame> Worker<F> {
                 info.protocol,
             );
         }
+        self.owner_of_conn::<A>(pkt)
+    }
+
+    /// The worker of the connection that a packet is of, be it a fragment that goes on as it is.
+    pub(crate) fn owner_of_conn<A: Tables<F>>(&self, pkt: &Packet<F>) -> WorkerId {
+        let info = &pkt.info;
         let local = pkt.dst == DstKind::Local;
         if matches!(info.protocol, proto::ICMP | proto::ICMPV6) {
             if let Some(quoted) = quoted::<A, F>(pkt) {

@@ -16,7 +16,7 @@ pub use net::{
 };
 pub use state::{
     Conn, ConnsEnd, ConnsFrom, Count, Settle, SettlePort, Settled, SettledPort, Status, Sysctl,
-    SysctlName, Verdicts, Worker,
+    SysctlName, Traffic, Verdicts, Worker,
 };
 pub use value::{Bytes, Mac, PortRange, Prefix};
 
@@ -132,6 +132,8 @@ commands! {
         24 Conns(ConnsFrom),
         /// Wait until packets are done: [`Reply::Settled`], in the end or when the time is up.
         25 Settle(Settle),
+        /// Dump of all traffic, each worker's and then the sum: [`Reply::Traffic`].
+        27 Traffic,
     }
 }
 
@@ -164,6 +166,8 @@ commands! {
         26 ConnsEnd(ConnsEnd),
         /// What had come and gone when the waiting was over.
         25 Settled(Settled),
+        /// Traffic.
+        27 Traffic(Traffic),
     }
 }
 
@@ -181,6 +185,7 @@ impl Request {
                 | Request::Diverts
                 | Request::Sysctls
                 | Request::Conns(_)
+                | Request::Traffic
         )
     }
 

@@ -217,7 +217,7 @@ impl<F: Frame> Worker<F> {
         let Some(record) = table.get_mut(id) else {
             return;
         };
-        let step = state::step(record, direction, pkt.signal(), timeouts, secure);
+        let step = state::step(record, direction, pkt.state_signal(), timeouts, secure);
         let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
         A::table_mut(self).touch(id, now.tick());
         if step.active != 0 {

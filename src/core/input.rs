@@ -343,6 +343,7 @@ impl<F: Frame> Worker<F> {
         hit: RouteHit,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
+        let v6 = pkt.info.family == parse::Family::V6;
         self.forward_options(&mut pkt, &hit);
         let Packet {
             frame,
@@ -355,7 +356,8 @@ impl<F: Frame> Worker<F> {
             frame,
             l3,
             pieces: pieces.as_ref(),
-            force: carried,
+            // What was put together from IPv6 fragments may be cut again, whoever sends it.
+            force: carried || pieces.is_some() && v6,
             verdict: Verdict::Forwarded,
         };
         self.net.send_or_drop(now, packet, &hit, io);

@@ -42,18 +42,16 @@ impl Owners {
         self.worker(self.mix(hash, u64::from(id) << 8 | u64::from(protocol)))
     }
 
-    /// Where a persistence template lives. One that goes by a SIP Call-ID does so whoever the client is.
+    /// Where a persistence template lives.
     pub fn of_template(&self, key: &TemplateKey, call_id: Option<&[u8]>) -> WorkerId {
         if self.workers == 1 {
             return WorkerId(0);
         }
         let mut hash = self.mix_ip(self.seed, key.vaddr);
         hash = self.mix(hash, u64::from(key.vport) << 8 | u64::from(key.proto));
-        match call_id {
-            Some(bytes) => bytes
-                .iter()
-                .for_each(|byte| hash = self.mix(hash, u64::from(*byte))),
-            None => hash = self.mix_ip(hash, key.client),
+        hash = self.mix_ip(hash, key.client);
+        for byte in call_id.unwrap_or_default() {
+            hash = self.mix(hash, u64::from(*byte));
         }
         self.worker(hash)
     }

@@ -1,7 +1,7 @@
 //! A packet on its way through the worker: the frame, where it came in, and what was read of it so far.
 
 use ripvs_packet::parse::{self, L3Info};
-use ripvs_packet::{ipv4_options, sctp, tcp, udp, Frame};
+use ripvs_packet::{ipv4_options, ipv6, sctp, tcp, udp, Frame};
 
 use crate::frag::Pieces;
 use crate::message::Parcel;
@@ -91,8 +91,25 @@ impl<F: Frame> Packet<F> {
                 .get(tcp::FLAGS)
                 .map_or(Signal::Other, |flags| Signal::Tcp(*flags)),
             proto::UDP => Signal::Udp,
-            proto::SCTP => Signal::Sctp(state::sctp::Event::of_chunks(transport)),
+            proto::SCTP => Signal::Sctp(chunk_event(transport)),
             _ => Signal::Other,
+        }
+    }
+
+    /// What the packet does to its connection's state. The kernel looks for the transport header of IPv6 right behind the fixed
+    /// header (`tcp_state_transition`, `set_sctp_state`), extension headers or not.
+    pub fn state_signal(&self) -> Signal {
+        let plain = self.info.family == parse::Family::V4 || !self.info.has(parse::flags::OPTIONS);
+        if plain {
+            return self.signal();
+        }
+        let taken = self.ip().get(ipv6::HEADER_LEN..).unwrap_or_default();
+        match self.info.protocol {
+            proto::TCP => taken
+                .get(tcp::FLAGS)
+                .map_or(Signal::Other, |flags| Signal::Tcp(*flags)),
+            proto::SCTP => Signal::Sctp(chunk_event(taken)),
+            _ => self.signal(),
         }
     }
 
@@ -131,6 +148,11 @@ impl<F: Frame> Packet<F> {
             _ => ports(self.transport()),
         }
     }
+}
+
+/// What the chunks of an SCTP packet say.
+fn chunk_event(transport: &[u8]) -> Option<state::sctp::Event> {
+    state::sctp::Event::of_chunks(transport.get(sctp::HEADER_LEN..)?)
 }
 
 /// The port of the key exchange that ESP and AH are negotiated by.

@@ -30,6 +30,8 @@ pub trait Ip: Family {
     fn delta(old: Self::Addr, new: Self::Addr) -> Delta;
     /// The header that begins at `ip`, as an ICMP error quotes it: the packet may end anywhere after it.
     fn quoted(ip: &[u8]) -> Option<Quoted<Self>>;
+    /// The sum of the pseudo header of a transport of `len` bytes.
+    fn pseudo(src: Self::Addr, dst: Self::Addr, protocol: u8, len: usize) -> Sum;
     /// The sum of the pseudo header of an ICMP message of `len` bytes from `src` to `dst`, as far as its checksum covers one.
     fn icmp_pseudo(src: Self::Addr, dst: Self::Addr, len: usize) -> Sum;
 
@@ -78,6 +80,10 @@ impl Ip for V4 {
             offset: fragment & 0x1fff,
             dont_fragment: fragment & 0x4000 != 0,
         })
+    }
+
+    fn pseudo(src: [u8; 4], dst: [u8; 4], protocol: u8, len: usize) -> Sum {
+        checksum::pseudo_v4(src, dst, protocol, len as u16)
     }
 
     fn icmp_pseudo(_: [u8; 4], _: [u8; 4], _: usize) -> Sum {
@@ -134,8 +140,12 @@ impl Ip for V6 {
         })
     }
 
+    fn pseudo(src: [u8; 16], dst: [u8; 16], protocol: u8, len: usize) -> Sum {
+        checksum::pseudo_v6(&src, &dst, protocol, len as u32)
+    }
+
     fn icmp_pseudo(src: [u8; 16], dst: [u8; 16], len: usize) -> Sum {
-        checksum::pseudo_v6(&src, &dst, proto::ICMPV6, len as u32)
+        Self::pseudo(src, dst, proto::ICMPV6, len)
     }
 
     fn seal(_: &mut [u8]) {}
@@ -222,12 +232,14 @@ pub fn translate<A: Ip, F: Frame>(
     }
     let delta = A::delta(old.addr, new.addr).change16(old.port, new.port);
     let field = |head: &[u8], at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+    let mut no_checksum = false;
     match proto {
         proto::TCP => {
             let sum = delta.apply(field(head, at + 16));
             head[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
         }
         proto::UDP => {
+            no_checksum = field(head, at + 6) == 0;
             let sum = delta.apply_udp(field(head, at + 6));
             head[at + 6..at + 8].copy_from_slice(&sum.to_be_bytes());
         }
@@ -235,10 +247,26 @@ pub fn translate<A: Ip, F: Frame>(
     }
     A::put(&mut head[l3..], side.addr_at::<A>(), new.addr);
     A::seal(&mut head[l3..]);
+    if no_checksum {
+        seal_udp::<A, F>(frame, l3, at);
+    }
     if proto == proto::SCTP && old.port != new.port {
         seal_sctp(frame, at);
     }
     true
+}
+
+/// Gives a UDP datagram that came without a checksum one, as ip_vs_proto_udp.c does under NAT.
+fn seal_udp<A: Ip, F: Frame>(frame: &mut F, l3: usize, at: usize) {
+    let ip = &frame.head()[l3..];
+    let pseudo = A::pseudo(
+        A::addr(ip, A::SRC),
+        A::addr(ip, A::DST),
+        proto::UDP,
+        frame.len() - at,
+    );
+    let sum = add_frame(pseudo, frame, at).udp_checksum();
+    frame.write_at(at + 6, &sum.to_be_bytes());
 }
 
 /// Computes the CRC of the SCTP packet that begins at offset `at` of the frame and reaches to its end.

@@ -1,4 +1,4 @@
-//! The persistence engine `sip`: what a call's packets go by is their Call-ID, whoever sends them.
+//! The persistence engine `sip`: what a client's packets go by is their Call-ID as well.
 //!
 //! Reads messages as ip_vs_pe_sip.c does with the helpers of nf_conntrack_sip.c: UDP only; a `Call-ID` header or its short
 //! form `i` (RFC 3261, 7.3.3); a line that ends.
@@ -94,17 +94,13 @@ pub struct Calls {
 
 impl Calls {
     fn key(key: &TemplateKey, call_id: &[u8]) -> CallKey {
-        let anyone = TemplateKey {
-            client: key.vaddr,
-            ..*key
-        };
         CallKey {
-            service: anyone,
+            service: *key,
             call_id: call_id.to_vec(),
         }
     }
 
-    /// The template of a call, whoever the client is.
+    /// The template of a client's call.
     pub fn find(&self, key: &TemplateKey, call_id: &[u8]) -> Option<ConnId> {
         self.by_call.get(&Self::key(key, call_id)).copied()
     }
@@ -172,7 +168,7 @@ mod tests {
     }
 
     #[test]
-    fn a_call_is_found_whoever_asks_until_its_template_is_given_up() {
+    fn a_call_is_found_for_its_client_until_its_template_is_given_up() {
         let key = |client: &str| TemplateKey {
             proto: 17,
             client: client.parse().unwrap(),
@@ -181,9 +177,11 @@ mod tests {
         };
         let mut calls = Calls::default();
         calls.insert(&key("198.18.0.1"), b"abc", false, ConnId(5));
-        assert_eq!(calls.find(&key("198.18.0.2"), b"abc"), Some(ConnId(5)));
-        calls.give_up(false, ConnId(5));
+        assert_eq!(calls.find(&key("198.18.0.1"), b"abc"), Some(ConnId(5)));
         assert_eq!(calls.find(&key("198.18.0.2"), b"abc"), None);
+        assert_eq!(calls.find(&key("198.18.0.1"), b"abd"), None);
+        calls.give_up(false, ConnId(5));
+        assert_eq!(calls.find(&key("198.18.0.1"), b"abc"), None);
         assert_eq!(calls.of_template(false, ConnId(5)), Some(&b"abc"[..]));
         calls.remove(false, ConnId(5));
         assert_eq!(calls.of_template(false, ConnId(5)), None);

@@ -139,7 +139,13 @@ fn encapsulate<F: Frame>(frame: &mut F, inner: Af, dest: &DestSpec, outer: &Oute
 
 /// Computes the checksum of GUE's UDP header or of GRE, where the dest asks for one.
 fn seal_inside<F: Frame>(frame: &mut F, dest: &DestSpec, outer: &Outer, at: usize) {
-    if dest.tunnel_csum != TunnelCsum::Full {
+    // Remote checksum offload asks for GUE's checksum as well; what it would save is for senders that offload.
+    let wanted = match dest.tunnel {
+        TunnelKind::Ipip => false,
+        TunnelKind::Gue { .. } => dest.tunnel_csum != TunnelCsum::None,
+        TunnelKind::Gre => dest.tunnel_csum == TunnelCsum::Full,
+    };
+    if !wanted {
         return;
     }
     let len = frame.len() - at;

@@ -173,10 +173,14 @@ impl<F: Frame> Worker<F> {
         })
     }
 
+    /// How many connections and templates there are.
+    pub fn conns(&self) -> u32 {
+        self.conns4.len() + self.conns6.len()
+    }
+
     /// How many more connections may be made.
     pub(crate) fn conns_left(&self) -> u32 {
-        self.limit
-            .saturating_sub(self.conns4.len() + self.conns6.len())
+        self.limit.saturating_sub(self.conns())
     }
 
     /// The packet counters.

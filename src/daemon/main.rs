@@ -1,2 +1,52 @@
-//! The ripvs daemon.
-fn main() {}
+//! `ripvsd`: the ripvs daemon. Reads what it is told, checks it, and boots.
+
+mod board;
+mod boot;
+mod config;
+mod control;
+mod journal;
+mod sysctl;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    let options = config::options::Options::parse();
+    let path = options.check.as_deref().or(options.config.as_deref());
+    let config = match config::load(path, &options) {
+        Ok(config) => config,
+        Err(error) => {
+            eprintln!("ripvsd: {error}");
+            return ExitCode::from(2);
+        }
+    };
+    if options.check.is_some() {
+        print!("{}", config::explain(&config));
+        return ExitCode::SUCCESS;
+    }
+    env_logger::Builder::new()
+        .filter_level(config.log_level)
+        .parse_default_env()
+        .init();
+    end_with_any_thread();
+    match boot::run(&config) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            log::error!("{error}");
+            eprintln!("ripvsd: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// A thread that fails ends the whole daemon: with a worker missing, the rest would go on and lose packets unnoticed, and
+/// whoever supervises us would not know.
+fn end_with_any_thread() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |info| {
+        report(info);
+        std::process::abort();
+    }));
+}

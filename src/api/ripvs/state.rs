@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use super::field::record;
 use super::value::Bytes;
+use crate::ipvs::Stats;
 
 record! {
     /// How the daemon is.
@@ -60,6 +61,53 @@ record! {
         1 name: String,
         /// How many.
         2 count: u64,
+    }
+}
+
+record! {
+    /// What went through all services, of a worker or altogether.
+    pub struct Traffic {
+        /// The worker; none for the sum, which is as of the last time it was made, and alone has rates.
+        1 worker: Option<u16>,
+        /// Connections scheduled.
+        2 conns: u64,
+        /// Packets from clients.
+        3 inpkts: u64,
+        /// Packets to clients.
+        4 outpkts: u64,
+        /// Bytes from clients.
+        5 inbytes: u64,
+        /// Bytes to clients.
+        6 outbytes: u64,
+        /// Connections a second.
+        7 cps: u64,
+        /// Packets from clients a second.
+        8 inpps: u64,
+        /// Packets to clients a second.
+        9 outpps: u64,
+        /// Bytes from clients a second.
+        10 inbps: u64,
+        /// Bytes to clients a second.
+        11 outbps: u64,
+    }
+}
+
+impl Traffic {
+    /// These figures, of a worker or altogether.
+    pub fn new(worker: Option<u16>, stats: &Stats) -> Traffic {
+        Traffic {
+            worker,
+            conns: stats.conns,
+            inpkts: stats.inpkts,
+            outpkts: stats.outpkts,
+            inbytes: stats.inbytes,
+            outbytes: stats.outbytes,
+            cps: stats.cps,
+            inpps: stats.inpps,
+            outpps: stats.outpps,
+            inbps: stats.inbps,
+            outbps: stats.outbps,
+        }
     }
 }
 

@@ -1,19 +1,22 @@
 """The backend for ripvsd: a daemon of its own in a network namespace of its own.
 
-A scenario's process enters a new network namespace, makes a veth pair for every
-interface, gives one end to ripvsd (net_af_packet) and opens a packet socket on
-the other. Namespace, devices and daemon go when the process ends, however it
+A scenario's process enters a new network namespace, makes a TAP device for every
+interface, which becomes a port of ripvsd's (net_tap), and opens a packet socket on
+its kernel's end. Namespace, devices and daemon go when the process ends, however it
 ends, so nothing has to be named or cleaned up.
 
 Nothing is timed here. `ripvsadm settle` says when every injected frame has its
 verdict and how many frames have been sent on each port; exactly those are read.
 """
 import ctypes
+import errno
+import fcntl
 import os
 import re
 import select
 import signal
 import socket
+import struct
 import subprocess
 import time
 
@@ -22,6 +25,8 @@ PR_SET_PDEATHSIG = 1
 ETH_P_ALL, PACKET_OUTGOING = 3, 4
 SOL_PACKET, PACKET_STATISTICS = 263, 6
 SO_RCVBUFFORCE = 33
+TUNSETIFF, TUNSETPERSIST = 0x400454ca, 0x400454cb
+TAP_FLAGS = 0x0002 | 0x1000 | 0x0100     # IFF_TAP, IFF_NO_PI, IFF_MULTI_QUEUE, as net_tap has it
 PATIENCE = 60                     # seconds until something is called stuck
 EAL = ["--no-huge", "-m", "128", "--no-shconf", "--no-telemetry", "--no-pci"]
 libc = ctypes.CDLL(None, use_errno=True)
@@ -70,16 +75,16 @@ class Ripvsd:
         self.wait_for_socket()
 
     def port(self, name):
-        """A veth pair: NAME for the daemon, NAME.wire for the socket here. Raw frames
-        carry complete checksums, so no offload has to be turned off."""
-        wire = name + ".wire"
-        run(["ip", "link", "add", name, "mtu", "9216", "arp", "off",
-             "type", "veth", "peer", "name", wire, "mtu", "9216"])
-        run(["ip", "link", "set", wire, "arp", "off", "up"])
-        run(["ip", "link", "set", name, "up"])
+        """A TAP device: ripvsd opens it by net_tap, its kernel's end is ours. It is made
+        beforehand, so that nothing is sent that no socket is there to receive. (Under
+        net_af_packet the kernel would put IPv4 fragments together before ripvsd sees them.)"""
+        device = os.open("/dev/net/tun", os.O_RDWR)
+        fcntl.ioctl(device, TUNSETIFF, struct.pack("16sH22x", name.encode(), TAP_FLAGS))
+        fcntl.ioctl(device, TUNSETPERSIST, 1)
+        os.close(device)
         end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)
         end.setsockopt(socket.SOL_SOCKET, SO_RCVBUFFORCE, 1 << 24)
-        end.bind((wire, ETH_P_ALL))
+        end.bind((name, ETH_P_ALL))
         self.ports[name], self.injected[name], self.taken[name] = end, 0, 0
 
     def wait_for_socket(self):
@@ -165,7 +170,12 @@ class Ripvsd:
             if not select.select([end], [], [], max(0, deadline - time.monotonic()))[0]:
                 lost = end.getsockopt(SOL_PACKET, PACKET_STATISTICS, 8)
                 raise Stuck("%s: a frame that was sent did not arrive (%s)" % (name, lost.hex()))
-            frame, origin = end.recvfrom(65536)
+            try:
+                frame, origin = end.recvfrom(65536)
+            except OSError as error:
+                if error.errno == errno.ENETDOWN:    # ripvsd brought it up since
+                    continue
+                raise
             if origin[2] != PACKET_OUTGOING:
                 return frame
 
@@ -173,12 +183,6 @@ class Ripvsd:
 def put(path, text):
     with open(path, "w") as file:
         file.write(text)
-
-
-def run(argv):
-    done = subprocess.run(argv, text=True, capture_output=True)
-    if done.returncode:
-        raise Stuck("%s: %s" % (" ".join(argv), done.stderr.strip()))
 
 
 # ---------------------------------------------------------------- configuration
@@ -197,7 +201,7 @@ def configuration(plan, backend):
     for number, interface in enumerate(plan["interfaces"]):
         name, addresses = interface["name"], interface["addresses"]
         if interface["mac"]:
-            device = "net_af_packet%d,iface=%s" % (number, name)
+            device = "net_tap%d,iface=%s" % (number, name)
             text.append(toml("[[port]]", name=name, device=device, mac=interface["mac"],
                              mtu=interface["mtu"], addresses=addresses))
         elif name == "lo":

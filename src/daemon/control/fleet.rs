@@ -1,0 +1,423 @@
+//! The workers as the control thread sees them: a bounded ring of orders to each, a count of what it has applied, and a ring
+//! of answers back. Changes are gathered and go out together, one order to each worker; whoever waits for a change
+//! holds its ticket until every worker has applied it. A worker that makes no progress is noticed and named.
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use crossbeam::queue::ArrayQueue;
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use ripvs_core::delta::{Answer, Delta, Query};
+
+/// Orders that a worker may be behind by.
+const RING: usize = 1024;
+/// How long a worker may take to apply a change before it counts as wedged.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// One order to a worker.
+pub enum Order {
+    /// Changes to be applied; they make the batch of this number.
+    Apply(u64, Vec<Delta>),
+    /// A question, whose answer bears this ticket.
+    Ask(u64, Query),
+}
+
+/// What the control thread and one worker share.
+pub struct Mailbox {
+    orders: ArrayQueue<Order>,
+    answers: ArrayQueue<(u64, Answer)>,
+    applied: AtomicU64,
+    asleep: AtomicBool,
+    stop: AtomicBool,
+    wake: EventFd,
+    to_control: Arc<EventFd>,
+}
+
+impl Mailbox {
+    fn new(to_control: Arc<EventFd>) -> std::io::Result<Mailbox> {
+        Ok(Mailbox {
+            orders: ArrayQueue::new(RING),
+            answers: ArrayQueue::new(RING),
+            applied: AtomicU64::new(0),
+            asleep: AtomicBool::new(false),
+            stop: AtomicBool::new(false),
+            wake: event()?,
+            to_control,
+        })
+    }
+
+    /// The worker's next order.
+    pub fn order(&self) -> Option<Order> {
+        self.orders.pop()
+    }
+
+    /// Whether an order waits.
+    pub fn has_order(&self) -> bool {
+        !self.orders.is_empty()
+    }
+
+    /// The worker says that it has applied all up to this batch.
+    pub fn applied(&self, batch: u64) {
+        self.applied.store(batch, Ordering::Release);
+        self.nudge_control();
+    }
+
+    /// The worker answers a question. There is room for an answer to each question that fits the ring of orders.
+    pub fn answer(&self, ticket: u64, answer: Answer) {
+        if self.answers.push((ticket, answer)).is_err() {
+            log::error!("a worker's answer found no room");
+        }
+        self.nudge_control();
+    }
+
+    fn nudge_control(&self) {
+        // It fails only where the counter is full, and then the control thread is woken anyway.
+        let _ = self.to_control.arm();
+    }
+
+    /// Whether the worker is to end.
+    pub fn stopped(&self) -> bool {
+        self.stop.load(Ordering::Acquire)
+    }
+
+    /// The descriptor that becomes readable when the worker is wanted, for its sleep.
+    pub fn wake(&self) -> &EventFd {
+        &self.wake
+    }
+
+    /// The worker says that it is about to sleep, or awake again: while it is awake nobody makes a system call to wake it.
+    pub fn set_asleep(&self, asleep: bool) {
+        self.asleep.store(asleep, Ordering::SeqCst);
+        if !asleep {
+            let _ = self.wake.read();
+        }
+    }
+
+    /// Wakes the worker if it sleeps.
+    pub fn rouse(&self) {
+        if self.asleep.load(Ordering::SeqCst) {
+            let _ = self.wake.arm();
+        }
+    }
+}
+
+fn event() -> std::io::Result<EventFd> {
+    let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
+    Ok(EventFd::from_value_and_flags(0, flags)?)
+}
+
+/// A batch on its way.
+struct Sent {
+    number: u64,
+    at: Instant,
+}
+
+/// All workers.
+pub struct Fleet {
+    mailboxes: Vec<Arc<Mailbox>>,
+    to_control: Arc<EventFd>,
+    /// Changes gathered for each worker since the last batch.
+    gathered: Vec<Vec<Delta>>,
+    /// Number of the last batch that went out.
+    batch: u64,
+    under_way: VecDeque<Sent>,
+    /// What workers may still share, until they have what replaces it: they are not to free anything large.
+    kept: VecDeque<(Ticket, Arc<dyn Any + Send + Sync>)>,
+    questions: u64,
+    /// The worker that makes no progress, if one doesn't.
+    wedged: Option<usize>,
+}
+
+/// What a change's reply waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Ticket(u64);
+
+/// How a change stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// Every worker has applied it.
+    Applied,
+    /// Some worker has not yet.
+    Waiting,
+    /// This worker makes no progress.
+    Wedged(usize),
+}
+
+impl Fleet {
+    /// `count` workers that have not begun yet.
+    ///
+    /// # Errors
+    /// No file descriptor is left.
+    pub fn new(count: usize) -> std::io::Result<Fleet> {
+        let to_control = Arc::new(event()?);
+        let mailboxes = (0..count)
+            .map(|_| Mailbox::new(to_control.clone()).map(Arc::new))
+            .collect::<Result<Vec<_>, _>>()?;
+        Ok(Fleet {
+            gathered: (0..count).map(|_| Vec::new()).collect(),
+            mailboxes,
+            to_control,
+            batch: 0,
+            under_way: VecDeque::new(),
+            kept: VecDeque::new(),
+            questions: 0,
+            wedged: None,
+        })
+    }
+
+    /// How many workers there are.
+    pub fn len(&self) -> usize {
+        self.mailboxes.len()
+    }
+
+    /// What a worker shares with the control thread.
+    pub fn mailbox(&self, worker: usize) -> &Arc<Mailbox> {
+        &self.mailboxes[worker]
+    }
+
+    /// The descriptor that becomes readable when a worker has applied or answered something.
+    pub fn events(&self) -> &EventFd {
+        &self.to_control
+    }
+
+    /// Whether changes can be taken now. Where not, which worker is behind.
+    ///
+    /// # Errors
+    /// The number of a worker that is wedged, or whose ring is full.
+    pub fn ready(&self) -> Result<(), usize> {
+        if let Some(worker) = self.wedged {
+            return Err(worker);
+        }
+        // Some room stays for questions.
+        match self
+            .mailboxes
+            .iter()
+            .position(|m| m.orders.len() + 64 > RING)
+        {
+            Some(worker) => Err(worker),
+            None => Ok(()),
+        }
+    }
+
+    /// Gathers a change; `delta` makes it for the worker of that number.
+    pub fn change(&mut self, mut delta: impl FnMut(usize) -> Delta) {
+        for (worker, gathered) in self.gathered.iter_mut().enumerate() {
+            gathered.push(delta(worker));
+        }
+    }
+
+    /// What someone has to wait for who wants all changes so far applied.
+    pub fn ticket(&self) -> Ticket {
+        let waits = self
+            .gathered
+            .first()
+            .is_some_and(|gathered| !gathered.is_empty());
+        Ticket(self.batch + u64::from(waits))
+    }
+
+    /// Keeps what the changes so far replace until every worker has applied them.
+    pub fn keep_until_applied(&mut self, old: Arc<dyn Any + Send + Sync>) {
+        self.kept.push_back((self.ticket(), old));
+    }
+
+    /// Sends what was gathered.
+    pub fn send(&mut self, now: Instant) {
+        if self.gathered.first().is_none_or(Vec::is_empty) {
+            return;
+        }
+        self.batch += 1;
+        for (worker, gathered) in self.gathered.iter_mut().enumerate() {
+            let order = Order::Apply(self.batch, std::mem::take(gathered));
+            if self.mailboxes[worker].orders.push(order).is_err() {
+                // `ready` left room for this; and what is lost here would be a silent difference.
+                log::error!("worker {worker}: its ring is full, a change is lost; restart ripvsd");
+                self.wedged = Some(worker);
+            }
+            self.mailboxes[worker].rouse();
+        }
+        self.under_way.push_back(Sent {
+            number: self.batch,
+            at: now,
+        });
+    }
+
+    /// Looks at what the workers have applied. True where a worker that was wedged goes on again.
+    pub fn look(&mut self, now: Instant) {
+        let _ = self.to_control.read();
+        let applied = self.applied();
+        while self
+            .under_way
+            .front()
+            .is_some_and(|sent| sent.number <= applied)
+        {
+            self.under_way.pop_front();
+        }
+        while self
+            .kept
+            .front()
+            .is_some_and(|(ticket, _)| ticket.0 <= applied)
+        {
+            self.kept.pop_front();
+        }
+        let late = self
+            .under_way
+            .front()
+            .filter(|sent| now.duration_since(sent.at) >= PATIENCE)
+            .map(|sent| sent.number);
+        let wedged = late.and_then(|batch| {
+            self.mailboxes
+                .iter()
+                .position(|m| m.applied.load(Ordering::Acquire) < batch)
+        });
+        match (self.wedged, wedged) {
+            (None, Some(worker)) => log::error!(
+                "worker {worker} has made no progress for {} s; changes are refused until it does",
+                PATIENCE.as_secs()
+            ),
+            (Some(worker), None) => log::warn!("worker {worker} makes progress again"),
+            _ => {}
+        }
+        self.wedged = wedged;
+    }
+
+    /// The batch that all have applied.
+    fn applied(&self) -> u64 {
+        self.mailboxes
+            .iter()
+            .map(|m| m.applied.load(Ordering::Acquire))
+            .min()
+            .unwrap_or(self.batch)
+    }
+
+    /// How the change of a ticket stands.
+    pub fn progress(&self, ticket: Ticket) -> Progress {
+        if ticket.0 <= self.applied() {
+            return Progress::Applied;
+        }
+        match self.wedged {
+            Some(worker) => Progress::Wedged(worker),
+            None => Progress::Waiting,
+        }
+    }
+
+    /// Asks a worker; the answer bears the number that is returned. `None` where its ring is full.
+    pub fn ask(&mut self, worker: usize, query: Query) -> Option<u64> {
+        self.questions += 1;
+        let mailbox = self.mailboxes.get(worker)?;
+        mailbox
+            .orders
+            .push(Order::Ask(self.questions, query))
+            .ok()?;
+        mailbox.rouse();
+        Some(self.questions)
+    }
+
+    /// The next answer of any worker, with its number.
+    pub fn answer(&mut self) -> Option<(u64, Answer)> {
+        self.mailboxes.iter().find_map(|m| m.answers.pop())
+    }
+
+    /// Tells all workers to end.
+    pub fn stop(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.stop.store(true, Ordering::Release);
+            let _ = mailbox.wake.arm();
+        }
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+    use ripvs_core::ServiceId;
+
+    fn change(fleet: &mut Fleet) -> Ticket {
+        fleet.change(|_| Delta::ServiceRemove { id: ServiceId(1) });
+        fleet.ticket()
+    }
+
+    /// What a worker does with an order.
+    fn apply_one(fleet: &Fleet, worker: usize) -> usize {
+        match fleet.mailbox(worker).order() {
+            Some(Order::Apply(batch, deltas)) => {
+                fleet.mailbox(worker).applied(batch);
+                deltas.len()
+            }
+            _ => 0,
+        }
+    }
+
+    #[test]
+    fn a_change_is_applied_when_every_worker_has_applied_it() {
+        let now = Instant::now();
+        let mut fleet = Fleet::new(2).unwrap();
+        let ticket = change(&mut fleet);
+        assert_eq!(fleet.progress(ticket), Progress::Waiting);
+        fleet.send(now);
+        assert_eq!(apply_one(&fleet, 0), 1);
+        fleet.look(now);
+        assert_eq!(fleet.progress(ticket), Progress::Waiting);
+        assert_eq!(apply_one(&fleet, 1), 1);
+        fleet.look(now);
+        assert_eq!(fleet.progress(ticket), Progress::Applied);
+    }
+
+    #[test]
+    fn changes_of_one_round_go_in_one_order() {
+        let mut fleet = Fleet::new(1).unwrap();
+        for _ in 0..100 {
+            change(&mut fleet);
+        }
+        fleet.send(Instant::now());
+        assert_eq!(apply_one(&fleet, 0), 100);
+        assert!(!fleet.mailbox(0).has_order());
+    }
+
+    #[test]
+    fn nothing_gathered_waits_for_nothing() {
+        let mut fleet = Fleet::new(3).unwrap();
+        fleet.send(Instant::now());
+        let ticket = fleet.ticket();
+        assert_eq!(fleet.progress(ticket), Progress::Applied);
+    }
+
+    #[test]
+    fn a_wedged_worker_is_named_and_changes_are_refused_until_it_goes_on() {
+        let start = Instant::now();
+        let mut fleet = Fleet::new(2).unwrap();
+        let ticket = change(&mut fleet);
+        fleet.send(start);
+        apply_one(&fleet, 0);
+        fleet.look(start + PATIENCE - Duration::from_millis(1));
+        assert_eq!(fleet.progress(ticket), Progress::Waiting);
+        fleet.look(start + PATIENCE);
+        assert_eq!(fleet.progress(ticket), Progress::Wedged(1));
+        assert_eq!(fleet.ready(), Err(1));
+        apply_one(&fleet, 1);
+        fleet.look(start + PATIENCE);
+        assert_eq!(fleet.ready(), Ok(()));
+        assert_eq!(fleet.progress(ticket), Progress::Applied);
+    }
+
+    #[test]
+    fn a_full_ring_refuses_before_anything_is_lost() {
+        let now = Instant::now();
+        let mut fleet = Fleet::new(1).unwrap();
+        let mut taken = 0;
+        while fleet.ready().is_ok() {
+            change(&mut fleet);
+            fleet.send(now);
+            taken += 1;
+            assert!(taken <= RING, "never refused");
+        }
+        assert!(taken > RING / 2);
+        assert!(
+            fleet.ask(0, Query::Neighbours).is_some(),
+            "questions have room left"
+        );
+    }
+}

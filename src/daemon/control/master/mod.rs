@@ -1,0 +1,554 @@
+//! The master tables of services and dests: what the operator set, checked in the kernel's order with the kernel's error
+//! numbers (`ip_vs_genl_set_cmd` and what it calls, net/netfilter/ipvs/ip_vs_ctl.c, 6.1), and told to the workers as small
+//! changes. Every command costs the same with ten services and with twenty thousand.
+//!
+//! A deleted dest goes to the trash (`trash.rs`): it keeps its id and counters while connections may refer to it, and gets
+//! both back when it is added again.
+
+mod convert;
+mod maglev;
+mod slots;
+mod sync;
+mod trash;
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use ripvs_api::ipvs::number::tunnel;
+use ripvs_api::ipvs::{self, DestConfig, DestKey, ServiceConfig};
+use ripvs_api::Errno;
+use ripvs_core::delta::Delta;
+use ripvs_core::tally::Tally;
+use ripvs_core::{DestId, ServiceId, ServiceKey, ServiceSpec};
+
+use super::fleet::Fleet;
+use super::stats::{total, Estimator};
+use maglev::Maglev;
+use slots::Slots;
+use sync::SyncDaemons;
+use trash::Trash;
+
+/// What the checks of services and dests have to know of the network layer.
+pub trait Surroundings {
+    /// Whether an address is the balancer's own.
+    fn is_local(&self, addr: IpAddr) -> bool;
+    /// Whether an address is a connected network's broadcast address.
+    fn is_broadcast(&self, addr: IpAddr) -> bool;
+    /// The MTU of the interface of that name.
+    fn mtu_of(&self, name: &str) -> Option<u32>;
+}
+
+/// A service.
+struct Service {
+    key: ipvs::ServiceKey,
+    spec: Arc<ServiceSpec>,
+    /// Its dests, the one added first at the front; the kernel's list is the other way round.
+    dests: Vec<DestId>,
+    by_key: HashMap<DestKey, DestId>,
+    tallies: Vec<Arc<Tally>>,
+    estimator: Estimator,
+}
+
+/// A dest, in a service or in the trash.
+struct Dest {
+    id: DestId,
+    service: ServiceId,
+    service_key: ServiceKey,
+    config: DestConfig,
+    /// Its latest weight that was not 0 (the kernel's `last_weight`).
+    last_weight: i32,
+    tallies: Vec<Arc<Tally>>,
+    estimator: Estimator,
+}
+
+/// The master tables.
+pub struct Master {
+    workers: usize,
+    /// Whether services are scheduled at one worker, in the order of one kernel.
+    exact: bool,
+    maglev: Maglev,
+    services: Slots<Service>,
+    by_key: HashMap<ServiceKey, ServiceId>,
+    dests: Slots<Dest>,
+    trash: Trash,
+    /// How many dests are of another family than their service.
+    mixed: usize,
+    /// How many dests are in services.
+    dest_count: usize,
+    sync: SyncDaemons,
+    /// Each worker's counters of all traffic.
+    totals: Vec<Arc<Tally>>,
+    estimator: Estimator,
+}
+
+fn tallies(workers: usize) -> Vec<Arc<Tally>> {
+    (0..workers).map(|_| Arc::default()).collect()
+}
+
+impl Master {
+    /// Empty tables for so many workers.
+    pub fn new(workers: usize, exact: bool, mh_table_bits: u8) -> Master {
+        Master {
+            workers,
+            exact,
+            maglev: Maglev::new(mh_table_bits),
+            services: Slots::default(),
+            by_key: HashMap::new(),
+            dests: Slots::default(),
+            trash: Trash::default(),
+            mixed: 0,
+            dest_count: 0,
+            sync: SyncDaemons::default(),
+            totals: tallies(workers),
+            estimator: Estimator::default(),
+        }
+    }
+
+    /// Where a worker counts all its traffic.
+    pub fn total_tally(&self, worker: usize) -> Arc<Tally> {
+        self.totals[worker].clone()
+    }
+
+    /// How many services and dests there are.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.by_key.len(), self.dest_count)
+    }
+
+    fn find(&self, key: &ipvs::ServiceKey) -> Result<Option<ServiceId>, Errno> {
+        let key = convert::service_key(key)?;
+        Ok(self.by_key.get(&key).copied())
+    }
+
+    /// The service that a command is about.
+    fn need(&self, key: &ipvs::ServiceKey) -> Result<ServiceId, Errno> {
+        self.find(key)?.ok_or(Errno::SRCH)
+    }
+
+    fn service(&self, id: ServiceId) -> Result<&Service, Errno> {
+        self.services.get(id.0).ok_or(Errno::SRCH)
+    }
+
+    fn service_mut(&mut self, id: ServiceId) -> Result<&mut Service, Errno> {
+        self.services.get_mut(id.0).ok_or(Errno::SRCH)
+    }
+
+    /// `ipvsadm -A`.
+    ///
+    /// # Errors
+    /// EEXIST, then as [`convert::service_spec`].
+    pub fn add_service(
+        &mut self,
+        key: &ipvs::ServiceKey,
+        config: &ServiceConfig,
+        fleet: &mut Fleet,
+    ) -> Result<(), Errno> {
+        if self.find(key)?.is_some() {
+            return Err(Errno::EXIST);
+        }
+        let core_key = convert::service_key(key)?;
+        let flags = config.flags & config.mask;
+        let spec = convert::service_spec(core_key, config, flags, self.exact)?;
+        let spec = Arc::new(spec);
+        let tallies = tallies(self.workers);
+        let id = ServiceId(self.services.insert(|_| Service {
+            key: *key,
+            spec: spec.clone(),
+            dests: Vec::new(),
+            by_key: HashMap::new(),
+            tallies: tallies.clone(),
+            estimator: Estimator::default(),
+        }));
+        self.by_key.insert(core_key, id);
+        fleet.change(|worker| Delta::ServiceAdd {
+            id,
+            spec: spec.clone(),
+            tally: tallies[worker].clone(),
+        });
+        self.maglev.touch(id, &spec);
+        Ok(())
+    }
+
+    /// `ipvsadm -E`.
+    ///
+    /// # Errors
+    /// ESRCH, then as [`convert::service_spec`].
+    pub fn edit_service(
+        &mut self,
+        key: &ipvs::ServiceKey,
+        config: &ServiceConfig,
+        fleet: &mut Fleet,
+    ) -> Result<(), Errno> {
+        let id = self.need(key)?;
+        let service = self.service(id)?;
+        let flags = (service.spec.flags & !config.mask) | (config.flags & config.mask);
+        let spec = convert::service_spec(service.spec.key, config, flags, self.exact)?;
+        self.maglev.check(&spec, service.dests.len())?;
+        let spec = Arc::new(spec);
+        self.service_mut(id)?.spec = spec.clone();
+        fleet.change(|_| Delta::ServiceEdit {
+            id,
+            spec: spec.clone(),
+        });
+        self.maglev.touch(id, &spec);
+        Ok(())
+    }
+
+    /// `ipvsadm -D`.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn delete_service(
+        &mut self,
+        key: &ipvs::ServiceKey,
+        fleet: &mut Fleet,
+    ) -> Result<(), Errno> {
+        let id = self.need(key)?;
+        self.remove(id, fleet);
+        Ok(())
+    }
+
+    /// `ipvsadm -C`.
+    pub fn flush(&mut self, fleet: &mut Fleet) {
+        let all: Vec<ServiceId> = self.by_key.values().copied().collect();
+        for id in all {
+            self.remove(id, fleet);
+        }
+    }
+
+    fn remove(&mut self, id: ServiceId, fleet: &mut Fleet) {
+        let Some(service) = self.services.take(id.0) else {
+            return;
+        };
+        self.by_key.remove(&service.spec.key);
+        for dest in service.dests.iter().rev() {
+            self.unlink(*dest);
+        }
+        // The workers take the dests out with their service.
+        fleet.change(|_| Delta::ServiceRemove { id });
+        self.drop_table(id, fleet);
+        self.trash.retire_service(id, fleet.ticket());
+    }
+
+    /// Puts a dest of a service into the trash.
+    fn unlink(&mut self, id: DestId) {
+        let Some(dest) = self.dests.get(id.0) else {
+            return;
+        };
+        self.dest_count -= 1;
+        if is_mixed(&dest.service_key, &dest.config) {
+            self.mixed -= 1;
+        }
+        self.trash
+            .add(dest.service_key, dest.config.key, id, dest.service);
+    }
+
+    /// The checks that adding and changing a dest have in common, before the dest is looked for.
+    fn check_dest(&self, service: &Service, config: &DestConfig) -> Result<(), Errno> {
+        if is_mixed(&service.spec.key, config) {
+            // The synchronisation protocol has no words for such.
+            let tunnelled = config.forward == ipvs::number::forward::TUNNEL;
+            if self.sync.is_running() || !tunnelled {
+                return Err(Errno::INVAL);
+            }
+        }
+        if config.weight < 0 || config.lower > config.upper {
+            return Err(Errno::RANGE);
+        }
+        if config.tun_type == tunnel::GUE && config.tun_port == 0 {
+            return Err(Errno::INVAL);
+        }
+        Ok(())
+    }
+
+    /// `ipvsadm -a`.
+    ///
+    /// # Errors
+    /// ESRCH without the service, then what the request's dest is wrong by; EINVAL, ERANGE, EEXIST, EINVAL by the kernel's
+    /// order.
+    pub fn add_dest(
+        &mut self,
+        key: &ipvs::ServiceKey,
+        config: Result<DestConfig, Errno>,
+        around: &dyn Surroundings,
+        fleet: &mut Fleet,
+    ) -> Result<(), Errno> {
+        let service_id = self.need(key)?;
+        let config = config?;
+        let service = self.service(service_id)?;
+        self.check_dest(service, &config)?;
+        if service.by_key.contains_key(&config.key) {
+            return Err(Errno::EXIST);
+        }
+        let service_key = service.spec.key;
+        let spec = Arc::new(convert::dest_spec(&config)?);
+        let id = match self.trash.take(service_key, config.key) {
+            Some(id) => {
+                // Its counters come back with it; under a new service of the same key they begin anew.
+                if let Some(dest) = self.dests.get_mut(id.0) {
+                    if dest.service != service_id {
+                        dest.estimator.zero();
+                    }
+                    dest.service = service_id;
+                    dest.config = config;
+                    dest.last_weight = config.weight;
+                }
+                id
+            }
+            None => {
+                if !may_be_dest(config.key.addr, around) {
+                    return Err(Errno::INVAL);
+                }
+                let tallies = tallies(self.workers);
+                DestId(self.dests.insert(|id| Dest {
+                    id: DestId(id),
+                    service: service_id,
+                    service_key,
+                    config,
+                    last_weight: config.weight,
+                    tallies,
+                    estimator: Estimator::default(),
+                }))
+            }
+        };
+        self.dest_count += 1;
+        if is_mixed(&service_key, &config) {
+            self.mixed += 1;
+        }
+        let service = self.service_mut(service_id)?;
+        service.dests.push(id);
+        service.by_key.insert(config.key, id);
+        let tallies = self
+            .dests
+            .get(id.0)
+            .map(|dest| dest.tallies.clone())
+            .unwrap_or_default();
+        fleet.change(|worker| Delta::DestAdd {
+            service: service_id,
+            id,
+            spec: spec.clone(),
+            tally: tallies[worker].clone(),
+        });
+        self.touch_maglev(service_id);
+        Ok(())
+    }
+
+    /// `ipvsadm -e`.
+    ///
+    /// # Errors
+    /// As [`Master::add_dest`], with ENOENT where the dest is not there.
+    pub fn edit_dest(
+        &mut self,
+        key: &ipvs::ServiceKey,
+        config: Result<DestConfig, Errno>,
+        fleet: &mut Fleet,
+    ) -> Result<(), Errno> {
+        let service = self.service(self.need(key)?)?;
+        let config = config?;
+        self.check_dest(service, &config)?;
+        let id = *service.by_key.get(&config.key).ok_or(Errno::NOENT)?;
+        let spec = Arc::new(convert::dest_spec(&config)?);
+        if let Some(dest) = self.dests.get_mut(id.0) {
+            dest.config = config;
+            if config.weight != 0 {
+                dest.last_weight = config.weight;
+            }
+        }
+        fleet.change(|_| Delta::DestEdit {
+            id,
+            spec: spec.clone(),
+        });
+        let service_id = self.need(key)?;
+        self.touch_maglev(service_id);
+        Ok(())
+    }
+
+    /// `ipvsadm -d`.
+    ///
+    /// # Errors
+    /// ESRCH without the service, what the request's dest is wrong by, ENOENT.
+    pub fn delete_dest(
+        &mut self,
+        key: &ipvs::ServiceKey,
+        dest: Result<DestKey, Errno>,
+        fleet: &mut Fleet,
+    ) -> Result<(), Errno> {
+        let service_id = self.need(key)?;
+        let dest = dest?;
+        let service = self.service_mut(service_id)?;
+        let id = service.by_key.remove(&dest).ok_or(Errno::NOENT)?;
+        service.dests.retain(|other| *other != id);
+        self.unlink(id);
+        fleet.change(|_| Delta::DestRemove { id });
+        self.touch_maglev(service_id);
+        Ok(())
+    }
+
+    /// `ipvsadm -Z`.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn zero(&mut self, key: Option<&ipvs::ServiceKey>) -> Result<(), Errno> {
+        let ids: Vec<ServiceId> = match key {
+            Some(key) => vec![self.need(key)?],
+            None => {
+                self.estimator.zero();
+                self.by_key.values().copied().collect()
+            }
+        };
+        for id in ids {
+            let Some(service) = self.services.get_mut(id.0) else {
+                continue;
+            };
+            service.estimator.zero();
+            for dest in &service.dests {
+                if let Some(dest) = self.dests.get_mut(dest.0) {
+                    dest.estimator.zero();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sums all counters up, every [`super::stats::PERIOD`]. Dests in the trash are left alone, as in the kernel.
+    pub fn estimate(&mut self) {
+        self.estimator.tick(&total(&self.totals));
+        for service in self.services.iter_mut() {
+            service.estimator.tick(&total(&service.tallies));
+            for dest in &service.dests {
+                if let Some(dest) = self.dests.get_mut(dest.0) {
+                    dest.estimator.tick(&total(&dest.tallies));
+                }
+            }
+        }
+    }
+
+    /// All traffic, as `/proc/net/ip_vs_stats` has it.
+    pub fn total_stats(&self) -> ipvs::Stats {
+        self.estimator.stats()
+    }
+
+    /// One worker's traffic as counted up to now, as a line of `/proc/net/ip_vs_stats_percpu`.
+    pub fn worker_stats(&self, worker: usize) -> ipvs::Stats {
+        let now = self.totals[worker].snapshot();
+        ipvs::Stats {
+            conns: now.conns,
+            inpkts: now.in_packets,
+            outpkts: now.out_packets,
+            inbytes: now.in_bytes,
+            outbytes: now.out_bytes,
+            ..ipvs::Stats::default()
+        }
+    }
+
+    /// One service as listings show it.
+    ///
+    /// # Errors
+    /// ESRCH.
+    pub fn show_service(&self, key: &ipvs::ServiceKey) -> Result<ipvs::Service, Errno> {
+        let id = self.need(key)?;
+        self.service(id).map(shown_service)
+    }
+
+    /// At most `max` services from a cursor on, and the cursor of those that follow.
+    pub fn services_from(&self, cursor: u32, max: usize) -> (Vec<ipvs::Service>, Option<u32>) {
+        let mut page = Vec::new();
+        for (id, service) in self.services.iter_from(cursor) {
+            if page.len() == max {
+                return (page, Some(id));
+            }
+            page.push(shown_service(service));
+        }
+        (page, None)
+    }
+
+    /// At most `max` dests of a service from a place in the kernel's list on, and the place of those that follow. None
+    /// where the service is not there.
+    pub fn dests_from(
+        &self,
+        key: &ipvs::ServiceKey,
+        from: usize,
+        max: usize,
+    ) -> (Vec<ipvs::Dest>, Option<usize>) {
+        let service = self
+            .find(key)
+            .ok()
+            .flatten()
+            .and_then(|id| self.services.get(id.0));
+        let Some(service) = service else {
+            return (Vec::new(), None);
+        };
+        let page: Vec<ipvs::Dest> = service
+            .dests
+            .iter()
+            .rev()
+            .skip(from)
+            .take(max)
+            .filter_map(|id| self.dests.get(id.0))
+            .map(shown_dest)
+            .collect();
+        let next = from.saturating_add(page.len());
+        (page, (next < service.dests.len()).then_some(next))
+    }
+
+    /// The requests that make these tables out of empty ones.
+    pub fn requests(&self) -> Vec<ipvs::Request> {
+        let mut requests = Vec::new();
+        for (_, service) in self.services.iter_from(0) {
+            let config = convert::service_config(&service.spec);
+            requests.push(ipvs::Request::NewService(service.key, config));
+            for id in &service.dests {
+                if let Some(dest) = self.dests.get(id.0) {
+                    requests.push(ipvs::Request::NewDest(service.key, Ok(dest.config)));
+                }
+            }
+        }
+        requests.extend(self.sync.requests());
+        requests
+    }
+}
+
+fn shown_service(service: &Service) -> ipvs::Service {
+    ipvs::Service {
+        key: service.key,
+        config: convert::service_config(&service.spec),
+        stats: service.estimator.stats(),
+    }
+}
+
+fn shown_dest(dest: &Dest) -> ipvs::Dest {
+    let now = total(&dest.tallies);
+    ipvs::Dest {
+        config: dest.config,
+        active: now.active,
+        inactive: now.inactive,
+        persistent: now.persistent,
+        stats: dest.estimator.stats(),
+    }
+}
+
+/// Whether a dest is of another address family than its service.
+fn is_mixed(service: &ServiceKey, config: &DestConfig) -> bool {
+    ripvs_core::Af::of(config.key.addr) != service.af()
+}
+
+/// Whether an address may be a dest's (`ip_vs_new_dest`): unicast, and in IPv6 not link-local; or the balancer's own.
+fn may_be_dest(addr: IpAddr, around: &dyn Surroundings) -> bool {
+    match addr {
+        IpAddr::V4(v4) => {
+            !v4.is_unspecified()
+                && !v4.is_broadcast()
+                && !v4.is_multicast()
+                && !around.is_broadcast(addr)
+        }
+        IpAddr::V6(v6) => {
+            let unicast =
+                !v6.is_unspecified() && !v6.is_multicast() && v6.to_ipv4_mapped().is_none();
+            let link_local = v6.segments()[0] & 0xffc0 == 0xfe80;
+            (unicast && !link_local) || around.is_local(addr)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

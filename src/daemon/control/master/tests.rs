@@ -1,0 +1,655 @@
+//! The tables against the kernel's answers (the errors-* and dest-* scenarios of the oracle), and what the workers are told.
+
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+use std::time::{Duration, Instant};
+
+use ripvs_api::ipvs::number::{flag, forward, sync_state};
+use ripvs_api::ipvs::SyncDaemon;
+
+use super::super::fleet::Order;
+use super::*;
+
+/// A network with one interface, 10.0.0.254/24 on eth1, and the address fe80::1.
+struct Around;
+
+impl Surroundings for Around {
+    fn is_local(&self, addr: IpAddr) -> bool {
+        ["10.0.0.254", "fe80::1"]
+            .iter()
+            .any(|own| addr == own.parse::<IpAddr>().unwrap())
+    }
+
+    fn is_broadcast(&self, addr: IpAddr) -> bool {
+        addr == "10.0.0.255".parse::<IpAddr>().unwrap()
+    }
+
+    fn mtu_of(&self, name: &str) -> Option<u32> {
+        (name == "eth1").then_some(1500)
+    }
+}
+
+/// Tables, and workers that do as they are told.
+struct World {
+    master: Master,
+    fleet: Fleet,
+    now: Instant,
+    /// What worker 0 was told in the end.
+    told: Vec<Delta>,
+}
+
+impl World {
+    fn new(workers: usize) -> World {
+        World {
+            master: Master::new(workers, false, 12),
+            fleet: Fleet::new(workers).unwrap(),
+            now: Instant::now(),
+            told: Vec::new(),
+        }
+    }
+
+    /// Sends what was gathered, and has every worker apply it.
+    fn deliver(&mut self) {
+        self.master.make_tables(&mut self.fleet);
+        self.fleet.send(self.now);
+        for worker in 0..self.fleet.len() {
+            while let Some(order) = self.fleet.mailbox(worker).order() {
+                let Order::Apply(batch, deltas) = order else {
+                    panic!("a question?")
+                };
+                self.fleet.mailbox(worker).applied(batch);
+                if worker == 0 {
+                    self.told.extend(deltas);
+                }
+            }
+        }
+        self.fleet.look(self.now);
+    }
+
+    fn told(&mut self) -> Vec<Delta> {
+        self.deliver();
+        std::mem::take(&mut self.told)
+    }
+
+    fn add_service(&mut self, key: &ipvs::ServiceKey, config: &ServiceConfig) -> Result<(), Errno> {
+        self.master.add_service(key, config, &mut self.fleet)
+    }
+
+    fn add(&mut self, key: &ipvs::ServiceKey, dest: DestConfig) -> Result<(), Errno> {
+        self.master
+            .add_dest(key, Ok(dest), &Around, &mut self.fleet)
+    }
+
+    fn edit(&mut self, key: &ipvs::ServiceKey, dest: DestConfig) -> Result<(), Errno> {
+        self.master.edit_dest(key, Ok(dest), &mut self.fleet)
+    }
+
+    fn delete(&mut self, key: &ipvs::ServiceKey, dest: DestConfig) -> Result<(), Errno> {
+        self.master.delete_dest(key, Ok(dest.key), &mut self.fleet)
+    }
+
+    fn dests(&self, key: &ipvs::ServiceKey) -> Vec<ipvs::Dest> {
+        self.master.dests_from(key, 0, 100).0
+    }
+
+    /// Counters of worker 0 for the dest that was added last.
+    fn last_tally(&mut self) -> Arc<Tally> {
+        let told = self.told();
+        let tally = told.iter().rev().find_map(|delta| match delta {
+            Delta::DestAdd { tally, .. } => Some(tally.clone()),
+            _ => None,
+        });
+        tally.unwrap()
+    }
+}
+
+fn tcp(text: &str) -> ipvs::ServiceKey {
+    let (addr, port) = text.rsplit_once(':').unwrap();
+    ipvs::ServiceKey::Addr {
+        protocol: 6,
+        addr: addr.parse().unwrap(),
+        port: port.parse().unwrap(),
+    }
+}
+
+fn config(sched: &str) -> ServiceConfig {
+    ServiceConfig {
+        sched: sched.into(),
+        pe: None,
+        flags: 0,
+        mask: u32::MAX,
+        timeout: 0,
+        netmask: u32::MAX,
+    }
+}
+
+fn config6(sched: &str) -> ServiceConfig {
+    ServiceConfig {
+        netmask: 128,
+        ..config(sched)
+    }
+}
+
+fn dest(addr: &str) -> DestConfig {
+    DestConfig {
+        key: DestKey {
+            addr: addr.parse().unwrap(),
+            port: 80,
+        },
+        forward: forward::ROUTE,
+        weight: 1,
+        upper: 0,
+        lower: 0,
+        tun_type: 0,
+        tun_port: 0,
+        tun_flags: 0,
+    }
+}
+
+#[test]
+fn services_are_refused_with_the_kernel_s_numbers() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    assert_eq!(
+        world.add_service(&key, &config("nosuch")),
+        Err(Errno::NOENT)
+    );
+    let pe = ServiceConfig {
+        pe: Some("nosuch".into()),
+        ..config("rr")
+    };
+    assert_eq!(world.add_service(&key, &pe), Err(Errno::NOENT));
+    assert_eq!(world.add_service(&key, &config("rr")), Ok(()));
+    // That it is there already comes before what is wrong with it.
+    assert_eq!(
+        world.add_service(&key, &config("nosuch")),
+        Err(Errno::EXIST)
+    );
+    let other = tcp("192.0.2.101:80");
+    assert_eq!(
+        world
+            .master
+            .edit_service(&other, &config("rr"), &mut world.fleet),
+        Err(Errno::SRCH)
+    );
+    assert_eq!(
+        world
+            .master
+            .edit_service(&key, &config("nosuch"), &mut world.fleet),
+        Err(Errno::NOENT)
+    );
+    assert_eq!(
+        world.master.delete_service(&other, &mut world.fleet),
+        Err(Errno::SRCH)
+    );
+    assert_eq!(world.master.zero(Some(&other)), Err(Errno::SRCH));
+    assert_eq!(world.master.show_service(&other), Err(Errno::SRCH));
+    for plen in [0, 129] {
+        let config = ServiceConfig {
+            netmask: plen,
+            ..config6("rr")
+        };
+        assert_eq!(
+            world.add_service(&tcp("2001:db8::1:80"), &config),
+            Err(Errno::INVAL)
+        );
+    }
+    assert_eq!(world.master.delete_service(&key, &mut world.fleet), Ok(()));
+    assert_eq!(
+        world.master.delete_service(&key, &mut world.fleet),
+        Err(Errno::SRCH)
+    );
+}
+
+#[test]
+fn dests_are_refused_with_the_kernel_s_numbers_in_its_order() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    let good = dest("10.0.0.11");
+    assert_eq!(world.add(&key, good), Err(Errno::SRCH));
+    world.add_service(&key, &config("rr")).unwrap();
+    // A dest that could not be read is complained of only now that the service is there.
+    let unread = world
+        .master
+        .add_dest(&key, Err(Errno::AFNOSUPPORT), &Around, &mut world.fleet);
+    assert_eq!(unread, Err(Errno::AFNOSUPPORT));
+    let cases = [
+        (DestConfig { weight: -1, ..good }, Errno::RANGE),
+        (
+            DestConfig {
+                upper: 1,
+                lower: 5,
+                ..good
+            },
+            Errno::RANGE,
+        ),
+        (DestConfig { lower: 5, ..good }, Errno::RANGE),
+        (
+            DestConfig {
+                tun_type: tunnel::GUE,
+                ..good
+            },
+            Errno::INVAL,
+        ),
+        (DestConfig { forward: 7, ..good }, Errno::INVAL),
+        (dest("2001:db8::1"), Errno::INVAL),
+        (dest("224.0.0.1"), Errno::INVAL),
+        (dest("0.0.0.0"), Errno::INVAL),
+        (dest("255.255.255.255"), Errno::INVAL),
+        (dest("10.0.0.255"), Errno::INVAL),
+    ];
+    for (config, errno) in cases {
+        assert_eq!(world.add(&key, config), Err(errno), "{config:?}");
+    }
+    assert_eq!(world.edit(&key, good), Err(Errno::NOENT));
+    assert_eq!(world.delete(&key, good), Err(Errno::NOENT));
+    assert_eq!(world.add(&key, good), Ok(()));
+    assert_eq!(world.add(&key, good), Err(Errno::EXIST));
+    // A wrong weight comes before that it is there already.
+    assert_eq!(
+        world.add(&key, DestConfig { weight: -1, ..good }),
+        Err(Errno::RANGE)
+    );
+    assert_eq!(
+        world.edit(
+            &key,
+            DestConfig {
+                upper: 3,
+                lower: 4,
+                ..good
+            }
+        ),
+        Err(Errno::RANGE)
+    );
+    assert_eq!(world.edit(&key, DestConfig { weight: 5, ..good }), Ok(()));
+    assert_eq!(world.dests(&key)[0].config.weight, 5);
+}
+
+#[test]
+fn ipv6_dests_are_unicast_and_not_link_local_unless_our_own() {
+    let mut world = World::new(1);
+    let key = tcp("2001:db8:2::100:80");
+    world.add_service(&key, &config6("rr")).unwrap();
+    for wrong in ["::", "ff02::1", "fe80::2", "::ffff:10.0.0.1"] {
+        assert_eq!(world.add(&key, dest(wrong)), Err(Errno::INVAL), "{wrong}");
+    }
+    for right in ["2001:db8::1", "::1", "fe80::1"] {
+        assert_eq!(world.add(&key, dest(right)), Ok(()), "{right}");
+    }
+}
+
+#[test]
+fn only_tunnels_lead_to_the_other_family() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    world.add_service(&key, &config("rr")).unwrap();
+    let tunnelled = DestConfig {
+        forward: forward::TUNNEL,
+        ..dest("2001:db8::1")
+    };
+    assert_eq!(world.add(&key, tunnelled), Ok(()));
+    // The synchronisation protocol cannot tell of such, nor be started with one there.
+    let daemon = SyncDaemon {
+        state: sync_state::MASTER,
+        mcast_ifn: Some("eth1".into()),
+        sync_id: Some(0),
+        ..SyncDaemon::default()
+    };
+    assert_eq!(
+        world.master.start_sync(daemon.clone(), &Around),
+        Err(Errno::INVAL)
+    );
+    world.delete(&key, tunnelled).unwrap();
+    assert_eq!(world.master.start_sync(daemon, &Around), Ok(()));
+    assert_eq!(world.add(&key, tunnelled), Err(Errno::INVAL));
+}
+
+#[test]
+fn a_listing_shows_what_was_set_and_the_newest_dest_first() {
+    let mut world = World::new(2);
+    let key = tcp("192.0.2.100:80");
+    let persistent = ServiceConfig {
+        flags: flag::PERSISTENT,
+        timeout: 300,
+        ..config("wlc")
+    };
+    world.add_service(&key, &persistent).unwrap();
+    world.add(&key, dest("10.0.0.11")).unwrap();
+    world
+        .add(
+            &key,
+            DestConfig {
+                upper: 10,
+                lower: 5,
+                ..dest("10.0.0.12")
+            },
+        )
+        .unwrap();
+    let shown = world.master.show_service(&key).unwrap();
+    assert_eq!(
+        (shown.config.sched.as_str(), shown.config.timeout),
+        ("wlc", 300)
+    );
+    assert_eq!(shown.config.flags, flag::PERSISTENT | flag::HASHED);
+    let dests = world.dests(&key);
+    let addrs: Vec<String> = dests
+        .iter()
+        .map(|dest| dest.config.key.addr.to_string())
+        .collect();
+    assert_eq!(addrs, ["10.0.0.12", "10.0.0.11"]);
+    assert_eq!((dests[0].config.upper, dests[0].config.lower), (10, 5));
+    // A dump goes on where a page ended.
+    let (page, next) = world.master.dests_from(&key, 0, 1);
+    assert_eq!((page.len(), next), (1, Some(1)));
+    let (page, next) = world.master.dests_from(&key, 1, 1);
+    assert_eq!((page.len(), next), (1, None));
+}
+
+#[test]
+fn flags_that_a_request_does_not_name_stay() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    let sched = ServiceConfig {
+        flags: flag::SCHED1,
+        ..config("sh")
+    };
+    world.add_service(&key, &sched).unwrap();
+    let edit = ServiceConfig {
+        flags: flag::PERSISTENT,
+        mask: flag::PERSISTENT,
+        ..config("sh")
+    };
+    world
+        .master
+        .edit_service(&key, &edit, &mut world.fleet)
+        .unwrap();
+    let shown = world.master.show_service(&key).unwrap().config.flags;
+    assert_eq!(shown, flag::SCHED1 | flag::PERSISTENT | flag::HASHED);
+}
+
+#[test]
+fn each_worker_counts_apart_and_listings_show_the_sum() {
+    let mut world = World::new(3);
+    let key = tcp("192.0.2.100:80");
+    world.add_service(&key, &config("rr")).unwrap();
+    world.add(&key, dest("10.0.0.11")).unwrap();
+    world.master.make_tables(&mut world.fleet);
+    world.fleet.send(world.now);
+    for worker in 0..3 {
+        let Some(Order::Apply(_, deltas)) = world.fleet.mailbox(worker).order() else {
+            panic!()
+        };
+        for delta in deltas {
+            if let Delta::DestAdd { tally, .. } = delta {
+                tally.active(2);
+                tally.conn();
+            }
+        }
+    }
+    assert_eq!(world.dests(&key)[0].active, 6);
+    assert_eq!(
+        world.dests(&key)[0].stats.conns,
+        0,
+        "counters wait for the next sum"
+    );
+    world.master.estimate();
+    assert_eq!(world.dests(&key)[0].stats.conns, 3);
+    world.master.zero(None).unwrap();
+    assert_eq!(world.dests(&key)[0].stats.conns, 0);
+    assert_eq!(world.dests(&key)[0].active, 6);
+}
+
+#[test]
+fn a_deleted_dest_comes_back_under_its_id_with_its_counters() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    world.add_service(&key, &config("rr")).unwrap();
+    world.add(&key, dest("10.0.0.11")).unwrap();
+    let tally = world.last_tally();
+    tally.conn();
+    tally.refs(1);
+    world.master.estimate();
+    world.delete(&key, dest("10.0.0.11")).unwrap();
+    assert!(matches!(
+        world.told()[..],
+        [Delta::DestRemove { id: DestId(0) }]
+    ));
+    assert!(world.dests(&key).is_empty());
+    world
+        .add(
+            &key,
+            DestConfig {
+                weight: 5,
+                ..dest("10.0.0.11")
+            },
+        )
+        .unwrap();
+    let told = world.told();
+    assert!(
+        matches!(&told[..], [Delta::DestAdd { id: DestId(0), tally: again, .. }] if Arc::ptr_eq(again, &tally))
+    );
+    assert_eq!(world.dests(&key)[0].stats.conns, 1);
+}
+
+#[test]
+fn under_a_new_service_of_the_same_address_the_counters_begin_anew_but_connections_are_kept() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    world.add_service(&key, &config("rr")).unwrap();
+    world.add(&key, dest("10.0.0.11")).unwrap();
+    let tally = world.last_tally();
+    tally.conn();
+    tally.active(1);
+    tally.refs(1);
+    world.master.estimate();
+    world.master.delete_service(&key, &mut world.fleet).unwrap();
+    world.add_service(&key, &config("wlc")).unwrap();
+    assert!(world.dests(&key).is_empty());
+    world.add(&key, dest("10.0.0.11")).unwrap();
+    let shown = &world.dests(&key)[0];
+    assert_eq!((shown.active, shown.stats.conns), (1, 0));
+}
+
+#[test]
+fn a_dest_without_connections_is_forgotten_after_two_minutes_and_not_before() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    world.add_service(&key, &config("rr")).unwrap();
+    world.add(&key, dest("10.0.0.11")).unwrap();
+    let tally = world.last_tally();
+    tally.refs(1);
+    world.delete(&key, dest("10.0.0.11")).unwrap();
+    world.told();
+    let mut seconds = 0;
+    let mut until = |world: &mut World, end: u64| {
+        while seconds < end {
+            seconds += 10;
+            world.now += Duration::from_secs(10);
+            world.master.empty_trash(world.now, &mut world.fleet);
+            world.deliver();
+        }
+        world.told()
+    };
+    assert!(
+        until(&mut world, 600).is_empty(),
+        "a connection refers to it"
+    );
+    tally.refs(-1);
+    assert!(until(&mut world, 720).is_empty());
+    assert!(matches!(
+        until(&mut world, 800)[..],
+        [Delta::DestFree { id: DestId(0) }]
+    ));
+    // Its number is another's now; nothing of it comes back.
+    until(&mut world, 900);
+    world.add(&key, dest("10.0.0.12")).unwrap();
+    assert!(
+        matches!(&world.told()[..], [Delta::DestAdd { id: DestId(0), tally: new, .. }] if !Arc::ptr_eq(new, &tally))
+    );
+}
+
+#[test]
+fn a_service_s_number_is_used_again_only_when_none_of_its_dests_is_remembered() {
+    let mut world = World::new(1);
+    let (one, two, three) = (
+        tcp("192.0.2.1:80"),
+        tcp("192.0.2.2:80"),
+        tcp("192.0.2.3:80"),
+    );
+    world.add_service(&one, &config("rr")).unwrap();
+    world.add(&one, dest("10.0.0.11")).unwrap();
+    world.master.delete_service(&one, &mut world.fleet).unwrap();
+    world.deliver();
+    world.master.empty_trash(world.now, &mut world.fleet);
+    world.told();
+    world.add_service(&two, &config("rr")).unwrap();
+    assert!(matches!(
+        world.told()[..],
+        [Delta::ServiceAdd {
+            id: ServiceId(1),
+            ..
+        }]
+    ));
+    world.master.delete_service(&two, &mut world.fleet).unwrap();
+    world.deliver();
+    world.master.empty_trash(world.now, &mut world.fleet);
+    world.told();
+    world.add_service(&three, &config("rr")).unwrap();
+    assert!(matches!(
+        world.told()[..],
+        [Delta::ServiceAdd {
+            id: ServiceId(1),
+            ..
+        }]
+    ));
+}
+
+#[test]
+fn mh_gets_one_table_for_all_changes_of_a_round() {
+    let mut world = World::new(2);
+    let key = tcp("192.0.2.100:80");
+    world.add_service(&key, &config("mh")).unwrap();
+    for n in 11..19 {
+        world.add(&key, dest(&format!("10.0.0.{n}"))).unwrap();
+    }
+    let tables = |told: &[Delta]| {
+        let is_table = |delta: &&Delta| matches!(delta, Delta::MaglevTable { .. });
+        told.iter().filter(is_table).count()
+    };
+    assert_eq!(tables(&world.told()), 1);
+    world
+        .edit(
+            &key,
+            DestConfig {
+                weight: 0,
+                ..dest("10.0.0.11")
+            },
+        )
+        .unwrap();
+    assert_eq!(tables(&world.told()), 1);
+    world
+        .master
+        .edit_service(&key, &config("rr"), &mut world.fleet)
+        .unwrap();
+    world.edit(&key, dest("10.0.0.11")).unwrap();
+    assert_eq!(tables(&world.told()), 0);
+}
+
+#[test]
+fn the_requests_of_a_snapshot_make_the_same_tables() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    let mark = ipvs::ServiceKey::Mark {
+        mark: 7,
+        af: ipvs::Af::V6,
+    };
+    world
+        .add_service(
+            &key,
+            &ServiceConfig {
+                flags: flag::PERSISTENT,
+                timeout: 60,
+                ..config("sh")
+            },
+        )
+        .unwrap();
+    world
+        .add_service(
+            &mark,
+            &ServiceConfig {
+                pe: Some("sip".into()),
+                ..config6("none")
+            },
+        )
+        .unwrap();
+    for n in [11, 12, 13] {
+        world
+            .add(
+                &key,
+                DestConfig {
+                    weight: n,
+                    ..dest(&format!("10.0.0.{n}"))
+                },
+            )
+            .unwrap();
+    }
+    let mut again = World::new(1);
+    for request in world.master.requests() {
+        match request {
+            ipvs::Request::NewService(key, config) => again.add_service(&key, &config).unwrap(),
+            ipvs::Request::NewDest(key, dest) => again.add(&key, dest.unwrap()).unwrap(),
+            other => panic!("{other:?}"),
+        }
+    }
+    assert_eq!(
+        again.master.services_from(0, 10),
+        world.master.services_from(0, 10)
+    );
+    assert_eq!(again.dests(&key), world.dests(&key));
+}
+
+#[test]
+fn synchronisation_settings_are_kept_as_the_kernel_keeps_them() {
+    let mut world = World::new(1);
+    let asked = |state: u32, ifn: &str| SyncDaemon {
+        state,
+        mcast_ifn: Some(ifn.into()),
+        sync_id: Some(20),
+        ..SyncDaemon::default()
+    };
+    let start = |world: &mut World, daemon| world.master.start_sync(daemon, &Around);
+    assert_eq!(
+        start(&mut world, asked(sync_state::BACKUP, "eth9")),
+        Err(Errno::NODEV)
+    );
+    assert_eq!(start(&mut world, asked(3, "eth1")), Err(Errno::INVAL));
+    assert_eq!(start(&mut world, asked(sync_state::BACKUP, "eth1")), Ok(()));
+    assert_eq!(
+        start(&mut world, asked(sync_state::BACKUP, "eth1")),
+        Err(Errno::EXIST)
+    );
+    let unicast = SyncDaemon {
+        mcast_group: Some("10.0.0.1".parse().unwrap()),
+        ..asked(sync_state::MASTER, "eth1")
+    };
+    assert_eq!(start(&mut world, unicast), Err(Errno::INVAL));
+    let shown: Vec<SyncDaemon> = world.master.sync_daemons().cloned().collect();
+    assert_eq!(shown.len(), 1);
+    assert_eq!(
+        (
+            shown[0].sync_maxlen,
+            shown[0].mcast_port,
+            shown[0].mcast_ttl
+        ),
+        (Some(1472), Some(8848), Some(1))
+    );
+    assert_eq!(shown[0].mcast_group, Some("224.0.0.81".parse().unwrap()));
+    assert_eq!(
+        world.master.stop_sync(&asked(sync_state::MASTER, "")),
+        Err(Errno::SRCH)
+    );
+    assert_eq!(
+        world.master.stop_sync(&asked(sync_state::BACKUP, "")),
+        Ok(())
+    );
+}

@@ -1,0 +1,90 @@
+//! State that outlives a restart: what the journal holds is applied before anybody is served, and the tables are written
+//! down whole when the journal has grown.
+
+use std::path::Path;
+
+use ripvs_api::nl::Writer;
+use ripvs_api::{ipvs, Incoming, Request};
+
+use super::Control;
+use crate::journal::{self, Journal};
+
+impl Control {
+    /// Restores what the state directory holds, and keeps it from here on.
+    ///
+    /// # Errors
+    /// The directory cannot be used, in words.
+    pub fn open_journal(&mut self, dir: &Path) -> Result<(), String> {
+        let fail = |error: std::io::Error| {
+            format!("cannot use the state directory {}: {error}", dir.display())
+        };
+        let mut restored = journal::restore(dir).map_err(fail)?;
+        for warning in &restored.warnings {
+            log::warn!("journal: {warning}");
+        }
+        let messages = std::mem::take(&mut restored.messages);
+        let (mut applied, mut refused) = (0, 0);
+        for message in &messages {
+            for incoming in Incoming::read(message) {
+                let ended = match &incoming.request {
+                    Ok(request) => self.replay(request),
+                    Err(errno) => Err((*errno).into()),
+                };
+                match ended {
+                    Ok(()) => applied += 1,
+                    Err(refusal) => {
+                        refused += 1;
+                        log::warn!(
+                            "journal: {:?} cannot be restored: {refusal}",
+                            incoming.request
+                        );
+                    }
+                }
+            }
+        }
+        let (services, dests) = self.master.counts();
+        if !messages.is_empty() {
+            log::info!(
+                "restored from {}: {services} services with {dests} dests, {applied} changes in all{}",
+                dir.display(),
+                if refused > 0 { format!(", {refused} refused") } else { String::new() }
+            );
+        }
+        let state = self.state();
+        self.journal = Some(Journal::open(dir, restored, state).map_err(fail)?);
+        Ok(())
+    }
+
+    /// The messages that make the present state out of the configuration.
+    pub(super) fn state(&self) -> Vec<Vec<u8>> {
+        let ours = self.network.requests().into_iter().map(Request::Ripvs);
+        let settings = self.settings.requests().into_iter();
+        let services = self.master.requests().into_iter().map(Request::Ipvs);
+        ours.chain(settings)
+            .chain(services)
+            .map(|request| {
+                let mut bytes = Writer::new();
+                request.encode(0, &mut bytes);
+                bytes.into_bytes()
+            })
+            .collect()
+    }
+
+    /// Writes the state down whole if the journal has grown.
+    pub(super) fn compact(&mut self) {
+        if !self.journal.as_ref().is_some_and(Journal::wants_compaction) {
+            return;
+        }
+        let state = self.state();
+        if let Some(journal) = &mut self.journal {
+            if let Err(error) = journal.compact(state) {
+                log::warn!("journal: it cannot be compacted: {error}");
+            }
+        }
+    }
+}
+
+/// Whether a change is one that a restart is to bring back. Zeroed counters are not: all begin at nought then.
+pub(super) fn outlives(request: &Request) -> bool {
+    !matches!(request, Request::Ipvs(ipvs::Request::Zero(_)))
+}

@@ -1,0 +1,148 @@
+//! Counters and rates as IPVS shows them: summed up every two seconds, so a listing shows what was at the last sum; rates
+//! are a moving average over these. The arithmetic is the kernel's (net/netfilter/ipvs/ip_vs_est.c, 6.1), its roundings
+//! included. Zeroing moves a baseline; the workers' counters never go back.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ripvs_api::ipvs::Stats;
+use ripvs_core::tally::{Tally, TallySnapshot};
+
+/// Time between two sums.
+pub const PERIOD: Duration = Duration::from_secs(2);
+
+/// Packets and connections are averaged in 1024ths, bytes in 32nds; both per two seconds.
+const SCALES: [(u32, u64, u32); 5] = [
+    (9, 0x1ff, 10),
+    (9, 0x1ff, 10),
+    (9, 0x1ff, 10),
+    (4, 0xf, 5),
+    (4, 0xf, 5),
+];
+
+/// The counters and rates of one service, one dest, or all traffic.
+#[derive(Clone, Debug, Default)]
+pub struct Estimator {
+    /// At the last sum: connections, packets in and out, bytes in and out.
+    sums: [u64; 5],
+    /// What counts as zero.
+    baseline: [u64; 5],
+    /// At the sum before, for the rates.
+    last: [u64; 5],
+    /// Scaled averages.
+    averages: [u64; 5],
+}
+
+/// The sum over all workers.
+pub fn total(tallies: &[Arc<Tally>]) -> TallySnapshot {
+    let mut sum = TallySnapshot::default();
+    for tally in tallies {
+        sum += tally.snapshot();
+    }
+    sum
+}
+
+impl Estimator {
+    /// Takes the present counters in, every [`PERIOD`].
+    pub fn tick(&mut self, now: &TallySnapshot) {
+        self.sums = [
+            now.conns,
+            now.in_packets,
+            now.out_packets,
+            now.in_bytes,
+            now.out_bytes,
+        ];
+        for (i, (shift, _, _)) in SCALES.iter().enumerate() {
+            let rate = self.sums[i].wrapping_sub(self.last[i]) << shift;
+            self.last[i] = self.sums[i];
+            let step = (rate as i64).wrapping_sub(self.averages[i] as i64) >> 2;
+            self.averages[i] = self.averages[i].wrapping_add_signed(step);
+        }
+    }
+
+    /// Makes the last sum the new zero, and the rates nought.
+    pub fn zero(&mut self) {
+        self.baseline = self.sums;
+        self.last = self.sums;
+        self.averages = [0; 5];
+    }
+
+    /// What listings show.
+    pub fn stats(&self) -> Stats {
+        let count = |i: usize| self.sums[i].wrapping_sub(self.baseline[i]);
+        let rate = |i: usize| {
+            let (_, round, shift) = SCALES[i];
+            self.averages[i].wrapping_add(round) >> shift
+        };
+        Stats {
+            conns: count(0),
+            inpkts: count(1),
+            outpkts: count(2),
+            inbytes: count(3),
+            outbytes: count(4),
+            cps: rate(0),
+            inpps: rate(1),
+            outpps: rate(2),
+            inbps: rate(3),
+            outbps: rate(4),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn snapshot(conns: u64, in_bytes: u64) -> TallySnapshot {
+        TallySnapshot {
+            conns,
+            in_bytes,
+            ..TallySnapshot::default()
+        }
+    }
+
+    #[test]
+    fn counters_are_those_of_the_last_sum() {
+        let mut estimator = Estimator::default();
+        assert_eq!(estimator.stats().conns, 0);
+        estimator.tick(&snapshot(7, 100));
+        assert_eq!(
+            (estimator.stats().conns, estimator.stats().inbytes),
+            (7, 100)
+        );
+    }
+
+    #[test]
+    fn a_rate_rises_and_falls_by_a_quarter_of_the_difference() {
+        // 100 connections in the first two seconds: 50 a second, a quarter of which is 12.5, shown with the kernel's
+        // rounding; then nothing more.
+        let mut estimator = Estimator::default();
+        estimator.tick(&snapshot(100, 0));
+        assert_eq!(estimator.stats().cps, 12);
+        estimator.tick(&snapshot(100, 0));
+        assert_eq!(estimator.stats().cps, 9);
+        for _ in 0..40 {
+            estimator.tick(&snapshot(100, 0));
+        }
+        assert_eq!(estimator.stats().cps, 0);
+    }
+
+    #[test]
+    fn a_steady_rate_is_reached() {
+        let mut estimator = Estimator::default();
+        for n in 1..60 {
+            estimator.tick(&snapshot(20 * n, 3000 * n));
+        }
+        assert_eq!((estimator.stats().cps, estimator.stats().inbps), (10, 1500));
+    }
+
+    #[test]
+    fn zeroing_moves_the_baseline_to_the_last_sum() {
+        let mut estimator = Estimator::default();
+        estimator.tick(&snapshot(100, 1));
+        estimator.zero();
+        assert_eq!(estimator.stats(), Stats::default());
+        estimator.tick(&snapshot(103, 1));
+        assert_eq!((estimator.stats().conns, estimator.stats().cps), (3, 0));
+    }
+}

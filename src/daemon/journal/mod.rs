@@ -1,0 +1,371 @@
+//! What outlives a restart: the journal in the state directory. Owns its files and nothing of their meaning: a record's
+//! payload is a control message, which the control thread gives and takes.
+//!
+//! A generation is a pair of files. `snapshot.N` holds the whole state at one moment; it appears under this name only when
+//! it is complete and on disk. `journal.N` holds what changed since. To compact, the control thread switches to
+//! `journal.N+1` at once, and a thread of ours writes `snapshot.N+1` and removes generation N. So at any moment the newest
+//! snapshot and all journals from its number on make the state, whatever was interrupted.
+//!
+//! A record is written (to the page cache) before the command is answered: killing the daemon loses nothing. Our thread
+//! brings it to disk within a second: power loss costs at most that.
+
+mod record;
+
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use record::End;
+
+/// How long written records may be absent from the disk.
+const SYNC_WITHIN: Duration = Duration::from_millis(900);
+/// Journals shorter than this are not worth compacting.
+const COMPACT_FROM: u64 = 256 << 10;
+
+/// An open journal.
+pub struct Journal {
+    dir: PathBuf,
+    generation: u64,
+    file: File,
+    /// Bytes of the present journal file.
+    length: u64,
+    /// Bytes of the snapshot that it lies over.
+    snapshot: Arc<AtomicU64>,
+    dirty: Arc<AtomicBool>,
+    compacting: Arc<AtomicBool>,
+    to_disk: Option<SyncSender<Job>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+/// What the journal held.
+#[derive(Debug, Default)]
+pub struct Restored {
+    /// Control messages, in the order in which they are to be applied.
+    pub messages: Vec<Vec<u8>>,
+    /// What was not as it should be, for the log.
+    pub warnings: Vec<String>,
+    newest: u64,
+    /// Files whose contents are in `messages`, to be removed when the next snapshot is on disk.
+    used: Vec<PathBuf>,
+}
+
+enum Job {
+    /// Another journal file is in use now.
+    File(File),
+    /// Write this snapshot, and remove these files afterwards.
+    Snapshot {
+        path: PathBuf,
+        bytes: Vec<u8>,
+        obsolete: Vec<PathBuf>,
+    },
+}
+
+/// The numbers of the files in `dir` whose name is `kind.N`, ascending.
+fn numbers(dir: &Path, kind: &str) -> io::Result<Vec<u64>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir)? {
+        let name = entry?.file_name();
+        let number: Option<u64> = name
+            .to_str()
+            .and_then(|name| name.strip_prefix(kind)?.strip_prefix('.')?.parse().ok());
+        found.extend(number);
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// Reads what a state directory holds, making the directory where there is none. Damaged files are copied aside, under
+/// a name that says so.
+///
+/// # Errors
+/// The directory or a file in it cannot be read.
+pub fn restore(dir: &Path) -> io::Result<Restored> {
+    fs::create_dir_all(dir)?;
+    let mut restored = Restored::default();
+    let snapshots = numbers(dir, "snapshot")?;
+    let journals = numbers(dir, "journal")?;
+    let base = snapshots.last().copied();
+    for number in &snapshots {
+        let path = dir.join(format!("snapshot.{number}"));
+        if Some(*number) == base {
+            take(&path, &mut restored)?;
+        }
+        restored.used.push(path);
+    }
+    for number in &journals {
+        let path = dir.join(format!("journal.{number}"));
+        if base.is_none_or(|base| *number >= base) {
+            take(&path, &mut restored)?;
+        }
+        restored.used.push(path);
+    }
+    let newest = snapshots.last().max(journals.last());
+    restored.newest = newest.copied().unwrap_or(0);
+    Ok(restored)
+}
+
+/// Adds the records of one file.
+fn take(path: &Path, restored: &mut Restored) -> io::Result<()> {
+    let bytes = fs::read(path)?;
+    let (payloads, end) = record::read(&bytes);
+    restored
+        .messages
+        .extend(payloads.iter().map(|payload| payload.to_vec()));
+    let shown = path.display();
+    let count = payloads.len();
+    match end {
+        End::Whole => {}
+        End::Torn(at) => restored.warnings.push(format!(
+            "{shown}: the last record, at byte {at}, was not written to its end and is dropped ({count} before it are kept)"
+        )),
+        End::Corrupt(_) | End::Foreign => {
+            let aside = set_aside(path)?;
+            let what = match end {
+                End::Corrupt(at) => format!("damaged at byte {at}; the {count} records before that are used"),
+                _ => "no journal of this version; nothing of it is used".to_string(),
+            };
+            restored.warnings.push(format!("{shown} is {what}; it is kept as {}", aside.display()));
+        }
+    }
+    Ok(())
+}
+
+/// Copies a file under a name that is not read again.
+fn set_aside(path: &Path) -> io::Result<PathBuf> {
+    let name = path
+        .file_name()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    for number in 0.. {
+        let aside = path.with_file_name(format!("corrupt.{number}.{name}"));
+        if !aside.exists() {
+            fs::copy(path, &aside)?;
+            return Ok(aside);
+        }
+    }
+    Err(io::Error::other("no name is free"))
+}
+
+/// A new file with the header in it.
+fn create(path: &Path) -> io::Result<File> {
+    let mut file = OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(true)
+        .open(path)?;
+    file.write_all(&record::FILE_HEADER)?;
+    Ok(file)
+}
+
+/// Brings the directory's names to disk.
+fn sync_names(dir: &Path) -> io::Result<()> {
+    File::open(dir)?.sync_all()
+}
+
+impl Journal {
+    /// Begins a new generation behind `restored`, with `state` as its snapshot.
+    ///
+    /// # Errors
+    /// The directory cannot be written to, or no thread be had.
+    pub fn open(dir: &Path, restored: Restored, state: Vec<Vec<u8>>) -> io::Result<Journal> {
+        let generation = restored.newest + 1;
+        let file = create(&dir.join(format!("journal.{generation}")))?;
+        let (to_disk, jobs) = std::sync::mpsc::sync_channel(4);
+        let dirty = Arc::new(AtomicBool::new(true));
+        let compacting = Arc::new(AtomicBool::new(false));
+        let snapshot = Arc::new(AtomicU64::new(0));
+        let disk = Disk {
+            dir: dir.to_path_buf(),
+            file: file.try_clone()?,
+            dirty: dirty.clone(),
+            compacting: compacting.clone(),
+            snapshot: snapshot.clone(),
+        };
+        let thread = std::thread::Builder::new()
+            .name("journal".into())
+            .spawn(move || disk.run(&jobs))?;
+        let mut journal = Journal {
+            dir: dir.to_path_buf(),
+            generation,
+            file,
+            length: 0,
+            snapshot,
+            dirty,
+            compacting,
+            to_disk: Some(to_disk),
+            thread: Some(thread),
+        };
+        journal.send_snapshot(state, restored.used);
+        Ok(journal)
+    }
+
+    /// Writes a control message. It survives the end of this process from here on.
+    ///
+    /// # Errors
+    /// The file cannot be written to; nothing of the message is left in it then.
+    pub fn append(&mut self, message: &[u8]) -> io::Result<()> {
+        let mut bytes = Vec::with_capacity(message.len() + 16);
+        if !record::write(message, &mut bytes) {
+            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        }
+        if let Err(error) = self.file.write_all(&bytes) {
+            // Half a record would hide those that come later.
+            let whole = record::FILE_HEADER.len() as u64 + self.length;
+            self.file.set_len(whole)?;
+            io::Seek::seek(&mut self.file, io::SeekFrom::Start(whole))?;
+            return Err(error);
+        }
+        self.length += bytes.len() as u64;
+        self.dirty.store(true, Ordering::Release);
+        Ok(())
+    }
+
+    /// Whether the journal has grown enough beyond its snapshot to be worth compacting.
+    pub fn wants_compaction(&self) -> bool {
+        let worthwhile = COMPACT_FROM.max(2 * self.snapshot.load(Ordering::Relaxed));
+        self.length > worthwhile && !self.compacting.load(Ordering::Acquire)
+    }
+
+    /// Switches to a new generation, whose snapshot (`state`, as it is now) is written in the background.
+    ///
+    /// # Errors
+    /// The new file cannot be made; the present one stays in use.
+    pub fn compact(&mut self, state: Vec<Vec<u8>>) -> io::Result<()> {
+        let number = self.generation + 1;
+        let file = create(&self.dir.join(format!("journal.{number}")))?;
+        if let Some(to_disk) = &self.to_disk {
+            let copy = file.try_clone()?;
+            // A full channel means that the disk hangs: the old generation then goes on.
+            match to_disk.try_send(Job::File(copy)) {
+                Ok(()) => {}
+                Err(TrySendError::Full(_)) => return Err(io::ErrorKind::TimedOut.into()),
+                Err(TrySendError::Disconnected(_)) => return Err(io::ErrorKind::BrokenPipe.into()),
+            }
+        }
+        let old = self.generation;
+        self.generation = number;
+        self.file = file;
+        self.length = 0;
+        let obsolete = vec![
+            self.dir.join(format!("snapshot.{old}")),
+            self.dir.join(format!("journal.{old}")),
+        ];
+        self.send_snapshot(state, obsolete);
+        Ok(())
+    }
+
+    fn send_snapshot(&mut self, state: Vec<Vec<u8>>, obsolete: Vec<PathBuf>) {
+        let mut bytes = record::FILE_HEADER.to_vec();
+        for message in &state {
+            record::write(message, &mut bytes);
+        }
+        let job = Job::Snapshot {
+            path: self.dir.join(format!("snapshot.{}", self.generation)),
+            bytes,
+            obsolete,
+        };
+        self.compacting.store(true, Ordering::Release);
+        let sent = self
+            .to_disk
+            .as_ref()
+            .is_some_and(|to_disk| to_disk.try_send(job).is_ok());
+        if !sent {
+            // The journals before this one stay, so nothing is lost; the next compaction makes up for it.
+            log::warn!("journal: the disk is too slow for a snapshot");
+            self.compacting.store(false, Ordering::Release);
+        }
+    }
+}
+
+impl Drop for Journal {
+    /// Brings everything to disk.
+    fn drop(&mut self) {
+        self.to_disk = None;
+        if let Some(thread) = self.thread.take() {
+            if thread.join().is_err() {
+                log::error!("journal: its thread ended badly");
+            }
+        }
+    }
+}
+
+/// The part that waits for the disk, in a thread of its own.
+struct Disk {
+    dir: PathBuf,
+    file: File,
+    dirty: Arc<AtomicBool>,
+    compacting: Arc<AtomicBool>,
+    snapshot: Arc<AtomicU64>,
+}
+
+impl Disk {
+    fn run(mut self, jobs: &Receiver<Job>) {
+        let mut synced = Instant::now();
+        loop {
+            let wait = SYNC_WITHIN.saturating_sub(synced.elapsed());
+            let job = jobs.recv_timeout(wait);
+            if synced.elapsed() >= SYNC_WITHIN {
+                self.sync();
+                synced = Instant::now();
+            }
+            match job {
+                Ok(Job::File(file)) => {
+                    // What the old file holds must not be younger than what the new one says.
+                    self.dirty.store(true, Ordering::Release);
+                    self.sync();
+                    self.file = file;
+                }
+                Ok(Job::Snapshot {
+                    path,
+                    bytes,
+                    obsolete,
+                }) => {
+                    self.sync();
+                    self.snapshot.store(bytes.len() as u64, Ordering::Relaxed);
+                    if let Err(error) = self.write_snapshot(&path, &bytes, &obsolete) {
+                        log::error!(
+                            "journal: {}: {error}; the old files stay in use",
+                            path.display()
+                        );
+                    }
+                    self.compacting.store(false, Ordering::Release);
+                }
+                Err(RecvTimeoutError::Timeout) => {}
+                Err(RecvTimeoutError::Disconnected) => break self.sync(),
+            }
+        }
+    }
+
+    fn sync(&self) {
+        if self.dirty.swap(false, Ordering::AcqRel) {
+            if let Err(error) = self.file.sync_data() {
+                log::error!("journal: what was set last may not survive a power loss: {error}");
+            }
+        }
+    }
+
+    fn write_snapshot(&self, path: &Path, bytes: &[u8], obsolete: &[PathBuf]) -> io::Result<()> {
+        let unfinished = path.with_extension("unfinished");
+        let mut file = File::create(&unfinished)?;
+        file.write_all(bytes)?;
+        file.sync_all()?;
+        fs::rename(&unfinished, path)?;
+        sync_names(&self.dir)?;
+        for old in obsolete {
+            match fs::remove_file(old) {
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                _ => {}
+            }
+        }
+        sync_names(&self.dir)
+    }
+}
+
+#[cfg(test)]
+mod tests;

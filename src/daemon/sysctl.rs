@@ -1,0 +1,120 @@
+//! The settings below `net.ipv4.vs.`: names, defaults and ranges as the kernel has them (`vs_vars` in
+//! net/netfilter/ipvs/ip_vs_ctl.c, 6.1). What they do is the core's business.
+
+use crate::config::file::nearest;
+
+/// One setting.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Sysctl {
+    /// Name below `net.ipv4.vs.`.
+    pub name: &'static str,
+    /// Value where nobody set it.
+    pub default: i32,
+    /// Least and greatest value that is taken.
+    pub range: (i32, i32),
+    /// Whether the workers hold a copy of it. Of the others run_estimation is the control thread's; the rest are kept and
+    /// listed, as there is nothing here for them to act on.
+    pub held: bool,
+}
+
+const ANY: (i32, i32) = (i32::MIN, i32::MAX);
+
+const fn setting(name: &'static str, default: i32, range: (i32, i32)) -> Sysctl {
+    Sysctl {
+        name,
+        default,
+        range,
+        held: true,
+    }
+}
+
+const fn kept(name: &'static str, default: i32, range: (i32, i32)) -> Sysctl {
+    Sysctl {
+        name,
+        default,
+        range,
+        held: false,
+    }
+}
+
+/// Every setting, in alphabetical order.
+pub const ALL: [Sysctl; 25] = [
+    setting("am_droprate", 10, ANY),
+    setting("amemthresh", 1024, ANY),
+    kept("backup_only", 0, ANY),
+    setting("cache_bypass", 0, ANY),
+    setting("conn_reuse_mode", 1, ANY),
+    kept("conntrack", 0, ANY),
+    setting("drop_entry", 0, (0, 3)),
+    setting("drop_packet", 0, (0, 3)),
+    setting("expire_nodest_conn", 0, ANY),
+    setting("expire_quiescent_template", 0, ANY),
+    setting("ignore_tunneled", 0, ANY),
+    setting("nat_icmp_send", 0, ANY),
+    setting("pmtu_disc", 1, ANY),
+    kept("run_estimation", 1, ANY),
+    setting("schedule_icmp", 0, ANY),
+    setting("secure_tcp", 0, (0, 3)),
+    setting("sloppy_sctp", 0, ANY),
+    setting("sloppy_tcp", 0, ANY),
+    setting("snat_reroute", 1, ANY),
+    kept("sync_persist_mode", 0, ANY),
+    kept("sync_ports", 1, (1, i32::MAX)),
+    kept("sync_refresh_period", 0, ANY),
+    kept("sync_retries", 0, (0, 3)),
+    kept("sync_sock_size", 0, ANY),
+    kept("sync_version", 1, (0, 1)),
+];
+
+/// The setting of that name, with or without `net.ipv4.vs.` before it.
+///
+/// # Errors
+/// There is none; the message names the likeliest.
+pub fn find(name: &str) -> Result<&'static Sysctl, String> {
+    let short = name.strip_prefix("net.ipv4.vs.").unwrap_or(name);
+    ALL.iter().find(|known| known.name == short).ok_or_else(|| {
+        match nearest(short, ALL.iter().map(|known| known.name)) {
+            Some(like) => format!("there is no setting `{short}`; did you mean `{like}`?"),
+            None => format!("there is no setting `{short}` in net.ipv4.vs"),
+        }
+    })
+}
+
+impl Sysctl {
+    /// The value, where it is within the range.
+    ///
+    /// # Errors
+    /// It isn't; the message gives the range.
+    pub fn check(&self, value: i64) -> Result<i32, String> {
+        let (least, most) = self.range;
+        i32::try_from(value)
+            .ok()
+            .filter(|value| (least..=most).contains(value))
+            .ok_or_else(|| {
+                format!(
+                    "{} cannot be {value}; {least} to {most} would do",
+                    self.name
+                )
+            })
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn settings_are_found_with_and_without_their_path() {
+        assert_eq!(find("sloppy_tcp"), find("net.ipv4.vs.sloppy_tcp"));
+        assert!(find("slopy_tcp").unwrap_err().contains("`sloppy_tcp`"));
+    }
+
+    #[test]
+    fn defence_modes_end_at_three_as_in_the_kernel() {
+        let drop_entry = find("drop_entry").unwrap();
+        assert_eq!(drop_entry.check(3), Ok(3));
+        assert!(drop_entry.check(4).is_err());
+        assert!(drop_entry.check(-1).is_err());
+    }
+}

@@ -1,0 +1,173 @@
+//! What a worker's packet path does with the world: memory for frames, ports to send on, rings to the other workers. Frames
+//! to a port gather until the end of the round and leave in one burst. A port with fewer transmit queues than there are
+//! workers is served by those that have one; the others hand their finished frames to them.
+
+use std::sync::Arc;
+
+use crossbeam::queue::ArrayQueue;
+use ripvs_core::message::Msg;
+use ripvs_core::{Post, WorkerId};
+use ripvs_nic::{free_burst, Mbuf, Mempool, TxQueue};
+use ripvs_packet::{Frame, PacketIo, PortId};
+
+use crate::board::PortCount;
+use crate::control::fleet::Mailbox;
+
+/// Messages that a ring between two workers holds.
+pub const RING: usize = 1024;
+/// Frames for one port that may gather before they are sent at once.
+const GATHER: usize = 256;
+
+/// A ring from one worker to another.
+pub type Ring = Arc<ArrayQueue<Msg<Mbuf>>>;
+
+/// A way to another worker.
+pub struct Peer {
+    /// The ring that leads there.
+    pub ring: Ring,
+    /// For waking it.
+    pub mailbox: Arc<Mailbox>,
+    /// Whether something was put into the ring in this round.
+    pub posted: bool,
+}
+
+/// How a worker sends on a port.
+pub enum Sender {
+    /// By a queue of its own.
+    Queue(TxQueue),
+    /// By way of this worker.
+    Via(WorkerId),
+}
+
+/// A port as a worker sees it.
+pub struct PortOut {
+    /// How it sends there.
+    pub sender: Sender,
+    gathered: Vec<Mbuf>,
+}
+
+impl PortOut {
+    /// Nothing gathered yet.
+    pub fn new(sender: Sender) -> PortOut {
+        PortOut {
+            sender,
+            gathered: Vec::with_capacity(GATHER),
+        }
+    }
+}
+
+/// All of it.
+pub struct WorkerIo {
+    /// Where frames of our own making come from.
+    pub pool: Mempool,
+    /// By port.
+    pub ports: Vec<PortOut>,
+    /// By worker; none for the worker itself.
+    pub peers: Vec<Option<Peer>>,
+    /// What came and went, by port.
+    pub counts: Vec<PortCount>,
+    /// Packets handed to other workers.
+    pub handed_over: u64,
+    /// Packets for which a ring had no room.
+    pub ring_full: u64,
+}
+
+impl WorkerIo {
+    /// Sends what has gathered, and wakes those who got something. True where there was anything.
+    pub fn flush(&mut self) -> bool {
+        let mut any = false;
+        for port in 0..self.ports.len() {
+            if !self.ports[port].gathered.is_empty() {
+                any = true;
+                self.send(port);
+            }
+        }
+        for peer in self.peers.iter_mut().flatten().filter(|peer| peer.posted) {
+            peer.posted = false;
+            any = true;
+            peer.mailbox.rouse();
+        }
+        any
+    }
+
+    /// Sends what has gathered for a port.
+    fn send(&mut self, port: usize) {
+        let out = &mut self.ports[port];
+        let count = &mut self.counts[port];
+        match &mut out.sender {
+            Sender::Queue(queue) => {
+                let offered = out.gathered.len() as u64;
+                let bytes: u64 = out.gathered.iter().map(|frame| frame.len() as u64).sum();
+                let sent = queue.burst(&mut out.gathered) as u64;
+                count.tx_packets += sent;
+                count.tx_dropped += offered - sent;
+                // What is not sent is the exception; its bytes are told by the average.
+                count.tx_bytes += if sent == offered {
+                    bytes
+                } else {
+                    bytes * sent / offered
+                };
+            }
+            Sender::Via(worker) => {
+                let to = usize::from(worker.0);
+                let mut frames = std::mem::take(&mut out.gathered);
+                let peer = self.peers.get_mut(to).and_then(Option::as_mut);
+                if let Some(peer) = peer {
+                    for frame in frames.drain(..) {
+                        let port = PortId(port as u16);
+                        peer.posted = true;
+                        if peer.ring.push(Msg::Transmit { port, frame }).is_err() {
+                            count.tx_dropped += 1;
+                        }
+                    }
+                }
+                free_burst(&mut frames);
+                self.ports[port].gathered = frames;
+            }
+        }
+    }
+}
+
+impl PacketIo for WorkerIo {
+    type Frame = Mbuf;
+
+    fn alloc(&mut self, bytes: &[u8]) -> Option<Mbuf> {
+        self.pool.alloc(bytes)
+    }
+
+    fn transmit(&mut self, port: PortId, frame: Mbuf) {
+        let port = usize::from(port.0);
+        let Some(out) = self.ports.get_mut(port) else {
+            return;
+        };
+        out.gathered.push(frame);
+        if out.gathered.len() == GATHER {
+            self.send(port);
+        }
+    }
+}
+
+impl Post<Mbuf> for WorkerIo {
+    fn post(&mut self, to: WorkerId, msg: Msg<Mbuf>) -> Result<(), Msg<Mbuf>> {
+        let is_packet = matches!(msg, Msg::Packet(_));
+        let Some(peer) = self
+            .peers
+            .get_mut(usize::from(to.0))
+            .and_then(Option::as_mut)
+        else {
+            return Err(msg);
+        };
+        let pushed = peer.ring.push(msg);
+        peer.posted = true;
+        match pushed {
+            Ok(()) => {
+                self.handed_over += u64::from(is_packet);
+                Ok(())
+            }
+            Err(msg) => {
+                self.ring_full += u64::from(is_packet);
+                Err(msg)
+            }
+        }
+    }
+}

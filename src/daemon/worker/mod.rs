@@ -1,0 +1,256 @@
+//! A worker's thread: its rounds of orders, messages from the other workers, packets and time, and its end. What it does with
+//! a packet is the core's business.
+
+mod idle;
+pub mod io;
+
+use std::sync::mpsc::SyncSender;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use ripvs_core::delta::Delta;
+use ripvs_core::tally::Tally;
+use ripvs_core::{Time, Worker, WorkerConfig};
+use ripvs_nic::{Eal, Mbuf, RxQueue};
+use ripvs_packet::{Frame, PortId};
+
+use crate::board::{Board, Rounds};
+use crate::config::Idle;
+use crate::control::fleet::{Mailbox, Order};
+use idle::Idler;
+use io::{Ring, WorkerIo};
+
+/// Frames taken from a queue at a time.
+const BURST: usize = 32;
+/// Messages taken from another worker's ring in a round.
+const MESSAGES: usize = 64;
+/// Changes applied between two bursts.
+const DELTAS: usize = 256;
+/// Busy rounds between two publications.
+const PUBLISH_EVERY: u32 = 16;
+/// Nanoseconds between two looks at the clock's business.
+const TICK: u64 = 1_000_000;
+
+/// All that a worker's thread needs.
+pub struct Setup {
+    /// What the core's worker is to be.
+    pub config: WorkerConfig,
+    /// The core to be pinned to, if any.
+    pub core: Option<core_affinity::CoreId>,
+    /// What to do when there is nothing to do.
+    pub idle: Idle,
+    /// Its receive queues with their ports.
+    pub rx: Vec<(PortId, RxQueue)>,
+    /// Its ways out.
+    pub io: WorkerIo,
+    /// The rings that lead to it.
+    pub inbound: Vec<Ring>,
+    /// Its orders.
+    pub mailbox: Arc<Mailbox>,
+    /// Where it publishes.
+    pub board: Arc<Board>,
+    /// Where it counts all traffic.
+    pub total: Arc<Tally>,
+}
+
+/// Starts a worker's thread. What comes of its beginning goes to `ready`, an error in words.
+///
+/// # Errors
+/// There is no thread to be had.
+pub fn start(
+    setup: Setup,
+    ready: SyncSender<Result<(), String>>,
+) -> std::io::Result<JoinHandle<()>> {
+    let name = format!("worker {}", setup.config.id.0);
+    std::thread::Builder::new().name(name).spawn(move || {
+        if let Some(core) = setup.core {
+            if !core_affinity::set_for_current(core) {
+                log::warn!(
+                    "worker {} cannot be pinned to core {}",
+                    setup.config.id.0,
+                    core.id
+                );
+            }
+        }
+        // It stays until the queues and frames of this thread are gone: it was made before them and goes after them.
+        let registered = Eal::register_thread();
+        let begun = match &registered {
+            Ok(_) => Running::new(setup).map_err(|error| format!("its tables: {error}")),
+            Err(error) => Err(error.to_string()),
+        };
+        match begun {
+            Ok(mut running) => {
+                // Whoever started us may have given up meanwhile; then we are told to stop.
+                let _ = ready.send(Ok(()));
+                running.run();
+            }
+            Err(error) => {
+                let _ = ready.send(Err(error));
+            }
+        }
+        drop(registered);
+    })
+}
+
+/// A worker at work.
+struct Running {
+    worker: Worker<Mbuf>,
+    io: WorkerIo,
+    rx: Vec<(PortId, RxQueue)>,
+    inbound: Vec<Ring>,
+    mailbox: Arc<Mailbox>,
+    board: Arc<Board>,
+    idler: Idler,
+    frames: Vec<Mbuf>,
+    /// A batch that is being applied, with what of it is left.
+    applying: Option<(u64, std::vec::IntoIter<Delta>)>,
+    rounds: Rounds,
+    next_tick: u64,
+    /// Busy rounds since the last publication.
+    unpublished: u32,
+    /// Whether anything may have been counted since then.
+    dirty: bool,
+}
+
+fn now() -> Time {
+    Time(ripvs_arch::clock::now_ns())
+}
+
+impl Running {
+    fn new(setup: Setup) -> std::io::Result<Running> {
+        Ok(Running {
+            worker: Worker::new(setup.config, now(), setup.total)?,
+            io: setup.io,
+            rx: setup.rx,
+            inbound: setup.inbound,
+            mailbox: setup.mailbox,
+            board: setup.board,
+            idler: Idler::new(setup.idle),
+            frames: Vec::with_capacity(BURST),
+            applying: None,
+            rounds: Rounds::default(),
+            next_tick: 0,
+            unpublished: 0,
+            dirty: true,
+        })
+    }
+
+    fn run(&mut self) {
+        while !self.mailbox.stopped() {
+            let now = now();
+            let mut busy = self.orders(now);
+            // Rings first: what another worker handed over came before what is in our queues now.
+            busy |= self.messages(now);
+            busy |= self.receive(now);
+            if now.0 >= self.next_tick {
+                self.next_tick = now.0 + TICK;
+                // It may end packets that waited, without any coming in.
+                self.dirty = true;
+                self.worker.tick(now, &mut self.io);
+            } else {
+                self.worker.flush(&mut self.io);
+            }
+            busy |= self.io.flush();
+            self.end_round(busy);
+        }
+        self.publish();
+    }
+
+    /// Does what the control thread wants, a bounded piece.
+    fn orders(&mut self, now: Time) -> bool {
+        if self.applying.is_none() {
+            match self.mailbox.order() {
+                None => return false,
+                Some(Order::Apply(batch, deltas)) => {
+                    self.applying = Some((batch, deltas.into_iter()))
+                }
+                Some(Order::Ask(ticket, query)) => {
+                    self.mailbox.answer(ticket, self.worker.answer(now, query));
+                    return true;
+                }
+            }
+        }
+        if let Some((batch, deltas)) = &mut self.applying {
+            for delta in deltas.by_ref().take(DELTAS) {
+                self.worker.apply(now, delta);
+            }
+            if deltas.len() == 0 {
+                let batch = *batch;
+                self.applying = None;
+                self.mailbox.applied(batch);
+            }
+        }
+        true
+    }
+
+    /// Takes what the other workers sent, so much of each.
+    fn messages(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for ring in &self.inbound {
+            for _ in 0..MESSAGES {
+                let Some(msg) = ring.pop() else { break };
+                any = true;
+                self.worker.deliver(now, msg, &mut self.io);
+            }
+        }
+        any
+    }
+
+    /// Takes a burst of each receive queue.
+    fn receive(&mut self, now: Time) -> bool {
+        let mut any = false;
+        for (port, queue) in &mut self.rx {
+            let got = queue.burst(&mut self.frames);
+            if got == 0 {
+                continue;
+            }
+            any = true;
+            let count = &mut self.io.counts[usize::from(port.0)];
+            count.rx_packets += got as u64;
+            count.rx_bytes += self
+                .frames
+                .iter()
+                .map(|frame| frame.len() as u64)
+                .sum::<u64>();
+            self.worker
+                .burst(now, *port, &mut self.frames, &mut self.io);
+        }
+        any
+    }
+
+    /// Publishes now and then, and sleeps where there is nothing to do.
+    fn end_round(&mut self, busy: bool) {
+        if busy {
+            self.rounds.busy += 1;
+            self.unpublished += 1;
+            self.dirty = true;
+            self.idler.busy();
+            if self.unpublished >= PUBLISH_EVERY {
+                self.publish();
+            }
+            return;
+        }
+        self.rounds.idle += 1;
+        self.publish();
+        let Some(nanoseconds) = self.idler.empty() else {
+            ripvs_arch::clock::pause();
+            return;
+        };
+        let (mailbox, inbound) = (&self.mailbox, &self.inbound);
+        // Messages that found a ring full wait for the end of a sleep: nobody spins for another worker.
+        idle::sleep(mailbox, nanoseconds, || {
+            mailbox.has_order() || mailbox.stopped() || inbound.iter().any(|ring| !ring.is_empty())
+        });
+    }
+
+    fn publish(&mut self) {
+        self.unpublished = 0;
+        if std::mem::take(&mut self.dirty) {
+            self.board.publish(self.worker.counters(), &self.io.counts);
+        }
+        self.rounds.conns = self.worker.conns() as u64;
+        self.rounds.handed_over = self.io.handed_over;
+        self.rounds.ring_full = self.io.ring_full;
+        self.board.round(&self.rounds);
+    }
+}

@@ -2,6 +2,7 @@
 
 mod memory;
 mod micro;
+mod rig;
 mod stats;
 mod traffic;
 mod worker;
@@ -16,11 +17,14 @@ use clap::Parser;
 enum Command {
     /// A worker alone, in memory.
     Micro(micro::Options),
+    /// ripvsd beside dpdk-testpmd.
+    Rig(rig::Options),
 }
 
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Micro(options) => micro::run(&options),
+        Command::Rig(options) => rig::run(&options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,4 +1,4 @@
-# ripvsd and ripvsadm on Debian 12 with its DPDK.
+# ripvsd, ripvsadm and ripvs-exec on Debian 12 with its DPDK.
 #
 #     docker build -t ripvs .
 #     docker run --rm -it --privileged --network host \
@@ -15,15 +15,17 @@ RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-ins
     && rm -rf /var/lib/apt/lists/*
 WORKDIR /ripvs
 COPY . .
-RUN cargo build --release --locked -p ripvsd -p ripvsadm \
-    && strip --strip-debug target/release/ripvsd target/release/ripvsadm
+RUN cargo build --release --locked -p ripvsd -p ripvsadm -p ripvs-preload \
+    && cd target/release && strip --strip-debug ripvsd ripvsadm ripvs-exec libripvs_preload.so
 
 FROM ${DEBIAN}
 # librte-meta-net, -bus and -mempool hold the drivers; iproute2 helps with virtual devices
 RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends \
         iproute2 librte-eal23 librte-ethdev23 librte-meta-bus librte-meta-mempool librte-meta-net \
     && rm -rf /var/lib/apt/lists/*
-COPY --from=build /ripvs/target/release/ripvsd /ripvs/target/release/ripvsadm /usr/local/bin/
+COPY --from=build /ripvs/target/release/ripvsd /ripvs/target/release/ripvsadm \
+    /ripvs/target/release/ripvs-exec /usr/local/bin/
+COPY --from=build /ripvs/target/release/libripvs_preload.so /usr/local/lib/ripvs/
 RUN mkdir -p /etc/ripvs /run/ripvs
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["ripvsd"]

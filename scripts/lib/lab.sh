@@ -118,6 +118,7 @@ lab_ripvsd() {
         cat <<EOF
 workers = $workers
 socket = "$RIPVS_SOCKET"
+state_dir = "$LAB_DIR/state"
 idle = "adaptive"
 connections = 262144
 
@@ -142,6 +143,12 @@ mac = "02:00:00:00:00:01"
 addresses = ["198.18.0.254/24", "2001:db8:18::fe/64"]
 EOF
     } >"$LAB_DIR/ripvsd.toml"
+    lab_ripvsd_start "$arms"
+}
+
+# lab_ripvsd_start ARMS: also after it has ended, with one arm; LAB_RIPVSD is its process.
+lab_ripvsd_start() {
+    local arms=$1
     lab_start lb ripvsd.log "$RIPVS_BIN/ripvsd" --config "$LAB_DIR/ripvsd.toml"
     # shellcheck disable=SC2034
     LAB_RIPVSD=$LAB_STARTED

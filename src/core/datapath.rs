@@ -16,8 +16,8 @@ use crate::message::{Ask, Choice, Msg, Parcel};
 use crate::net::{DstKind, IcmpKind};
 use crate::packet::Packet;
 use crate::related::is_balanced;
-use crate::rewrite::{translate, End, Ip, Side};
-use crate::service::FTP_PORT;
+use crate::rewrite::{End, Ip, Side};
+use crate::service::{FTP_DATA_PORT, FTP_PORT};
 use crate::state::{self, Direction};
 use crate::types::{proto, Af, Time};
 use crate::verdict::{Drop, Held};
@@ -25,9 +25,6 @@ use crate::worker::{Io, Tables, Worker};
 
 /// A packet handed back, to be gone on with, or `None`: it has been ended, and its verdict is counted.
 pub(crate) type Passed<F> = Option<Packet<F>>;
-
-/// A client's port from which active FTP's data connections come; they are never scheduled.
-const FTP_DATA_PORT: u16 = 20;
 
 impl<F: Frame> Worker<F> {
     /// Takes a burst of frames from a port.
@@ -120,11 +117,18 @@ impl<F: Frame> Worker<F> {
         let Some(pkt) = self.read_options(now, pkt, io) else {
             return;
         };
-        let pkt = if pkt.info.is_fragment() && self.gathers::<A>(&pkt) {
+        let pkt = if self.gathers::<A>(&pkt) {
             match self.gather(now, pkt, io) {
                 Gather::Ended => return,
                 Gather::Whole(whole) => return self.input_of::<A>(now, whole, true, io),
-                Gather::AsIs(pkt) => pkt,
+                Gather::AsIs(pkt) => {
+                    let owner = self.owner_of_conn::<A>(&pkt);
+                    if owner != self.id {
+                        self.hand_over(owner, pkt);
+                        return;
+                    }
+                    pkt
+                }
             }
         } else {
             pkt
@@ -144,7 +148,7 @@ impl<F: Frame> Worker<F> {
             self.related_out::<A>(now, pkt, io)
                 .and_then(|pkt| self.related_in::<A>(now, pkt, true, io))
         } else {
-            self.request::<A>(now, pkt, io)
+            self.request::<A>(now, pkt, false, io)
         };
         if let Some(pkt) = passed {
             self.host_takes::<A>(now, pkt, io);
@@ -169,14 +173,16 @@ impl<F: Frame> Worker<F> {
         }
     }
 
-    /// A client's packet (`ip_vs_in`): to the dest of its connection, or of a new one.
-    fn request<A: Tables<F>>(
+    /// A client's packet (`ip_vs_in`): to the dest of its connection, or of a new one. `asked`: it is known not to be
+    /// expected at another worker.
+    pub(crate) fn request<A: Tables<F>>(
         &mut self,
         now: Time,
         pkt: Packet<F>,
+        asked: bool,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
+        if !is_balanced(pkt.info.protocol) || pkt.is_later_fragment() {
             return Some(pkt);
         }
         let Some(key) = request_key::<A, F>(&pkt) else {
@@ -189,6 +195,10 @@ impl<F: Frame> Worker<F> {
             table.hash_in(&key)
         };
         let Some(id) = table.find_in(hash, &key) else {
+            if !asked && self.may_be_expected(&pkt, &key) {
+                self.seek(pkt, &key);
+                return None;
+            }
             return self.schedule::<A>(now, pkt, &key, io);
         };
         if self.reused::<A>(id, &pkt) {
@@ -209,6 +219,7 @@ impl<F: Frame> Worker<F> {
             self.end_now::<A>(now, id);
             return self.schedule::<A>(now, pkt, &key, io);
         }
+        self.fill_cport::<A>(id, key.cport);
         self.carry::<A>(now, pkt, &path, io)
     }
 
@@ -252,6 +263,9 @@ impl<F: Frame> Worker<F> {
         key: &Key<A>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
+        if !pkt.has_transport() {
+            return self.discard(pkt, Drop::Truncated);
+        }
         if !self.may_begin(&pkt) {
             return Some(pkt);
         }
@@ -265,6 +279,7 @@ impl<F: Frame> Worker<F> {
         if self.defence.drops_packet() {
             return self.discard(pkt, Drop::DropPacket);
         }
+        // Active FTP's data connections are never scheduled.
         if key.cport == FTP_DATA_PORT {
             return Some(pkt);
         }
@@ -367,13 +382,17 @@ impl<F: Frame> Worker<F> {
             self.unchoose(now, &choice, A::IS_V6);
             return;
         };
-        let passed = if self.find_in(&ask.key::<A>()).is_some() {
+        // One that is to be begun anew may still be there: an FTP control connection with data connections.
+        let known = self
+            .find_in(&ask.key::<A>())
+            .is_some_and(|id| ask.inverse || !self.reused::<A>(id, &pkt));
+        let passed = if known {
             // An earlier packet of the same connection was answered first.
             self.unchoose(now, &choice, A::IS_V6);
             if ask.inverse {
                 self.related_in::<A>(now, pkt, true, io)
             } else {
-                self.request::<A>(now, pkt, io)
+                self.request::<A>(now, pkt, false, io)
             }
         } else {
             self.begin::<A>(now, pkt, &ask, &choice, io)
@@ -414,7 +433,7 @@ impl<F: Frame> Worker<F> {
         mut pkt: Packet<F>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() {
+        if !is_balanced(pkt.info.protocol) || pkt.is_later_fragment() {
             return Some(pkt);
         }
         let Some(key) = answer_key::<A, F>(&pkt) else {
@@ -432,27 +451,22 @@ impl<F: Frame> Worker<F> {
         let Some(path) = found else {
             return self.stray::<A>(now, pkt, &key, io);
         };
-        let (l3, l4, protocol) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
         let old = End {
             addr: key.saddr,
             port: key.sport,
         };
-        if !translate(
-            &mut pkt.frame,
-            l3,
-            l4,
-            protocol,
-            Side::Source,
-            old,
-            path.virt,
-        ) {
-            return self.discard(pkt, Drop::Truncated);
-        }
+        let expected = match self.translate_conn(&mut pkt, &path, Side::Source, old, path.virt) {
+            Ok(expected) => expected,
+            Err(reason) => return self.discard(pkt, reason),
+        };
         self.account(path.dest, pkt.len(), Direction::Output);
         if let Some(id) = path.id {
             self.advance::<A>(now, id, &pkt, Direction::Output);
         }
-        self.send_reply::<A>(now, pkt, &path, key.saddr, io)
+        match expected {
+            Some(expected) => self.announce_reply(now, expected, pkt, &path, key.saddr, io),
+            None => self.send_reply::<A>(now, pkt, &path, key.saddr, io),
+        }
     }
 
     /// A real server's packet that belongs to no connection: with `nat_icmp_send` the server is told, unless it is a reset.

@@ -82,6 +82,8 @@ pub enum Delta {
         /// UDP.
         udp: u32,
     },
+    /// The virtual ports on which the FTP helper looks into NAT connections; none: it is off.
+    FtpPorts(Arc<[u16]>),
     /// All mark rules, compiled.
     Marks(Arc<MarkTable>),
     /// A change of the network layer.

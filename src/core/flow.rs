@@ -31,6 +31,8 @@ pub(crate) struct Path<A: crate::family::Family> {
     pub dest: Option<DestId>,
     /// The record, where there is one.
     pub id: Option<ConnId>,
+    /// Whether the FTP helper looks into it.
+    pub app: bool,
     /// The way to the dest, as far as it is known.
     pub hop_in: HopNumber,
     /// The way to the client, as far as it is known.
@@ -56,6 +58,7 @@ impl<A: crate::family::Family> Path<A> {
             forward: record.forward(),
             dest: record.dest(),
             id: Some(id),
+            app: record.has(Flags::APP),
             hop_in: HopNumber(record.hop_in),
             hop_out: HopNumber(record.hop_out),
         }
@@ -90,6 +93,7 @@ impl<F: Frame> Worker<F> {
                 .get(ask.service)
                 .is_some_and(|s| s.spec.flags & service_flags::ONE_PACKET != 0);
         let forward = dest.spec.forward;
+        let app = self.ftp.flag(key.proto, key.vport, forward);
         let new = NewConn {
             dest: Some(*id),
             service: Some(ask.service),
@@ -102,7 +106,7 @@ impl<F: Frame> Worker<F> {
                 key,
                 A::from_ip(dest.spec.addr).unwrap_or_default(),
                 *port,
-                Flags::of_forward(forward),
+                Flags::of_forward(forward).with(app),
             )
         };
         let path = Path {
@@ -121,6 +125,7 @@ impl<F: Frame> Worker<F> {
             forward,
             dest: Some(*id),
             id: None,
+            app: app != Flags::NONE,
             hop_in: HopNumber::default(),
             hop_out: HopNumber::default(),
         };
@@ -199,6 +204,7 @@ impl<F: Frame> Worker<F> {
             forward: Forward::Bypass,
             dest: None,
             id: Some(id),
+            app: false,
             hop_in: HopNumber::default(),
             hop_out: HopNumber::default(),
         })
@@ -322,6 +328,9 @@ impl<F: Frame> Worker<F> {
         if matches!(gone.kind, Kind::Template) {
             self.calls.remove(A::IS_V6, id);
         }
+        if gone.app {
+            self.ftp.forget(A::IS_V6, id);
+        }
     }
 
     /// Tells the chooser that charged a dest with a connection what became of it.
@@ -412,6 +421,7 @@ pub(crate) struct Gone {
     kind: Kind,
     chooser: WorkerId,
     control: Option<ConnRef>,
+    app: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -436,6 +446,7 @@ impl Gone {
                 worker: at.worker,
                 id: at.id,
             }),
+            app: flags.has(Flags::APP),
         }
     }
 }

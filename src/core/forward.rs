@@ -6,9 +6,10 @@ use ripvs_packet::Frame;
 
 use crate::datapath::Passed;
 use crate::flow::Path;
+use crate::message::Expected;
 use crate::net::{IcmpKind, RouteHit};
 use crate::packet::Packet;
-use crate::rewrite::{translate, Side};
+use crate::rewrite::Side;
 use crate::spec::Forward;
 use crate::types::{Af, Time};
 use crate::verdict::Drop;
@@ -51,22 +52,21 @@ impl<F: Frame> Worker<F> {
         if !hit.local {
             pkt = self.prepare::<A>(now, pkt, hit.mtu, error, io)?;
         }
+        let mut expected = None;
         if path.forward == Forward::Masq {
-            let (l3, l4, proto) = (pkt.l3, usize::from(pkt.info.l4_offset), pkt.info.protocol);
-            if !translate(
-                &mut pkt.frame,
-                l3,
-                l4,
-                proto,
-                Side::Destination,
-                path.virt,
-                path.server,
-            ) {
-                return self.discard(pkt, Drop::Truncated);
-            }
+            let (old, new) = (path.virt, path.server);
+            expected = match self.translate_conn(&mut pkt, path, Side::Destination, old, new) {
+                Ok(expected) => expected,
+                Err(reason) => return self.discard(pkt, reason),
+            };
         }
         if hit.local {
             pkt.read_again();
+        }
+        if let Some(expected) = expected {
+            return self.announce(now, expected, pkt, target, None, io);
+        }
+        if hit.local {
             return Some(pkt);
         }
         self.output_hop(now, pkt, &hop, io)
@@ -118,6 +118,30 @@ impl<F: Frame> Worker<F> {
         Some(pkt)
     }
 
+    /// As [`Worker::send_reply`], for a packet that announces a data connection.
+    pub(crate) fn announce_reply<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        expected: Expected<F>,
+        pkt: Packet<F>,
+        path: &Path<A>,
+        old: A::Addr,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        let source = A::to_ip(self.reply_source(path, old));
+        let client = A::to_ip(path.client.addr);
+        self.announce(now, expected, pkt, client, Some(source), io)
+    }
+
+    /// The source by which a reply is routed. `old` was its own.
+    fn reply_source<A: Tables<F>>(&self, path: &Path<A>, old: A::Addr) -> A::Addr {
+        if self.settings.snat_reroute != 0 {
+            path.virt.addr
+        } else {
+            old
+        }
+    }
+
     /// Sends a packet that was a dest's reply, now from the virtual service, to the client. `old` was its source.
     pub(crate) fn send_reply<A: Tables<F>>(
         &mut self,
@@ -127,11 +151,7 @@ impl<F: Frame> Worker<F> {
         old: A::Addr,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
-        let source = if self.settings.snat_reroute != 0 {
-            path.virt.addr
-        } else {
-            old
-        };
+        let source = self.reply_source(path, old);
         let (client, source) = (A::to_ip(path.client.addr), A::to_ip(source));
         let Some((number, hop)) = self.way(now, path.hop_out, client, Some(source)) else {
             return self.discard(pkt, Drop::NoRoute);

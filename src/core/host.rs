@@ -3,7 +3,7 @@
 //! count for its connections, as they do in the kernel.
 
 use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
-use ripvs_packet::{ipv4, ipv6, parse, tcp, Frame};
+use ripvs_packet::{icmp, ipv4, ipv6, parse, tcp, Frame};
 
 use crate::net::{DstKind, IcmpKind};
 use crate::packet::Packet;
@@ -22,6 +22,9 @@ impl<F: Frame> Worker<F> {
         pkt: Packet<F>,
         io: &mut impl Io<F>,
     ) {
+        if pkt.info.is_fragment() && pkt.info.family == parse::Family::V6 {
+            return self.fragment_unfit(now, pkt, io);
+        }
         let answered = pkt.dst == DstKind::Local && pkt.rx.companion.is_none();
         match pkt.info.protocol {
             proto::TCP if answered => self.reset::<A>(now, pkt, io),
@@ -45,6 +48,19 @@ impl<F: Frame> Worker<F> {
                 self.net.local_input(now, &rx, &info, dst, frame, io);
             }
         }
+    }
+
+    /// An IPv6 fragment that cannot be put together, which IPVS let pass: its sender is told (RFC 8200, 4.5; RFC 7112).
+    fn fragment_unfit(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
+        let odd =
+            pkt.info.has(parse::flags::MORE_FRAGMENTS) && !pkt.info.l4_len().is_multiple_of(8);
+        let (code, pointer) = if odd {
+            (icmp::v6::HEADER_FIELD, ipv6::PAYLOAD_LEN as u16)
+        } else {
+            (icmp::v6::INCOMPLETE_CHAIN, 0)
+        };
+        let kind = IcmpKind::ParamProblem { code, pointer };
+        self.refuse(now, pkt, kind, Drop::FragmentInvalid, io);
     }
 
     /// Answers a TCP segment to a closed port.

@@ -5,7 +5,7 @@ use ripvs_packet::parse::{self, ParseError};
 use ripvs_packet::{eth::ethertype, Frame, PortId};
 
 use crate::datapath::Passed;
-use crate::frag::{Gathered, UngatheredReason};
+use crate::frag::Gathered;
 use crate::hop::Hop;
 use crate::message::{Msg, Parcel};
 use crate::net::{DstKind, IcmpKind, Offender, Outgoing, RouteHit};
@@ -149,6 +149,12 @@ impl<F: Frame> Worker<F> {
                 info.protocol,
             );
         }
+        self.owner_of_conn::<A>(pkt)
+    }
+
+    /// The worker of the connection that a packet is of, be it a fragment that goes on as it is.
+    pub(crate) fn owner_of_conn<A: Tables<F>>(&self, pkt: &Packet<F>) -> WorkerId {
+        let info = &pkt.info;
         let local = pkt.dst == DstKind::Local;
         if matches!(info.protocol, proto::ICMP | proto::ICMPV6) {
             if let Some(quoted) = quoted::<A, F>(pkt) {
@@ -196,6 +202,11 @@ impl<F: Frame> Worker<F> {
             pkt.info.protocol,
             proto::TCP | proto::UDP | proto::SCTP | proto::ICMP
         );
+        // An IPv6 datagram in one fragment loses its fragment header.
+        let atomic = pkt.info.has(parse::flags::ATOMIC_FRAGMENT);
+        if !pkt.info.is_fragment() && !atomic {
+            return false;
+        }
         match pkt.dst {
             DstKind::Remote => self.services.enabled() && (A::AF == Af::V6 || balanced),
             _ => true,
@@ -235,26 +246,8 @@ impl<F: Frame> Worker<F> {
                 self.read(now, parcel, io)
                     .map_or(Gather::Ended, Gather::Whole)
             }
-            Gathered::Ungathered {
-                frame,
-                why,
-                dropped,
-            } => {
+            Gathered::Ungathered { frame, dropped, .. } => {
                 counters.abandon(Drop::FragmentInvalid, dropped);
-                let told = match why {
-                    UngatheredReason::NotAFragment => None,
-                    UngatheredReason::BadLength => Some((0, 4)),
-                    UngatheredReason::IncompleteHeaders => Some((3, 0)),
-                };
-                if let Some((code, pointer)) = told.filter(|_| dst == DstKind::Local) {
-                    let about = Offender::new(&frame, l3).from(&rx);
-                    self.net
-                        .icmp_error(now, about, IcmpKind::ParamProblem { code, pointer }, io);
-                    self.net
-                        .counters
-                        .done(Verdict::Dropped(Drop::FragmentInvalid));
-                    return Gather::Ended;
-                }
                 Gather::AsIs(Packet { frame, ..pkt })
             }
             Gathered::Dropped { reason, frames } => {

@@ -86,6 +86,91 @@ impl Ask {
     }
 }
 
+/// A data connection that an FTP control connection announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DataConn {
+    /// The client's address and port; port 0 where that is not known yet.
+    pub client: (IpAddr, u16),
+    /// The virtual address and port.
+    pub virt: (IpAddr, u16),
+    /// The real server's.
+    pub server: (IpAddr, u16),
+    /// The dest of the control connection.
+    pub dest: Option<DestId>,
+    /// Its service.
+    pub service: Option<ServiceId>,
+    /// The control connection, which counts it already.
+    pub control: ConnRef,
+    /// Who counts it among the dest's connections.
+    pub chooser: WorkerId,
+}
+
+impl DataConn {
+    /// What it is found by.
+    pub(crate) fn key<A: Family>(&self) -> Option<Key<A>> {
+        Some(Key {
+            proto: crate::types::proto::TCP,
+            caddr: A::from_ip(self.client.0)?,
+            cport: self.client.1,
+            vaddr: A::from_ip(self.virt.0)?,
+            vport: self.virt.1,
+        })
+    }
+}
+
+/// What is to be done next about a data connection that was announced.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ExpectedStage {
+    /// To look whether it is expected already.
+    Find,
+    /// To count it among the dest's connections.
+    Charge,
+    /// To make its record.
+    Insert,
+}
+
+/// A data connection on its way to where it is expected, with the packet that announces it.
+#[derive(Debug)]
+pub struct Expected<F> {
+    /// The connection.
+    pub data: DataConn,
+    /// Whether the client's port is not known yet (passive mode).
+    pub open: bool,
+    /// Where its record is to be.
+    pub target: WorkerId,
+    /// What is to be done next.
+    pub stage: ExpectedStage,
+    /// The packet that is to leave then.
+    pub packet: Option<Departing<F>>,
+}
+
+impl<F> Expected<F> {
+    /// Whose turn it is.
+    pub(crate) fn turn(&self) -> WorkerId {
+        match self.stage {
+            ExpectedStage::Charge => self.data.chooser,
+            ExpectedStage::Find | ExpectedStage::Insert => self.target,
+        }
+    }
+}
+
+/// A finished packet that has only to be sent.
+#[derive(Debug)]
+pub struct Departing<F> {
+    /// The frame.
+    pub frame: F,
+    /// Where its IP header begins.
+    pub l3: usize,
+    /// The fragments that it was put together from, if it did not come whole.
+    pub pieces: Option<Pieces>,
+    /// Whether it may be cut whatever its DF says.
+    pub carried: bool,
+    /// Where to.
+    pub to: IpAddr,
+    /// Its source, where routes go by it.
+    pub from: Option<IpAddr>,
+}
+
 /// What a chooser answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Choice {
@@ -155,6 +240,26 @@ pub enum Msg<F> {
         control: ConnId,
         /// Whether it is an IPv6 one.
         v6: bool,
+    },
+    /// An FTP data connection was announced, and it is the receiver's turn.
+    Expect(Expected<F>),
+    /// The first packet of a connection that is perhaps an FTP data connection, expected at the receiver.
+    Seek {
+        /// The client.
+        client: (IpAddr, u16),
+        /// Where it was sent to.
+        virt: (IpAddr, u16),
+        /// The packet, to come back with the answer.
+        parcel: Parcel<F>,
+        /// Who asks.
+        from: WorkerId,
+    },
+    /// The answer to `Seek`.
+    Sought {
+        /// The connection, the receiver's from now on.
+        found: Option<DataConn>,
+        /// The packet.
+        parcel: Parcel<F>,
     },
     /// From the network layer, to the network layer.
     Net(NetMsg),

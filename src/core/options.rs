@@ -35,7 +35,7 @@ fn options_of<F: Frame>(frame: &mut F, l3: usize) -> &mut [u8] {
 }
 
 impl<F: Frame> Worker<F> {
-    /// Reads a packet's options, if it has any and they were not read with its fragments already.
+    /// Reads a packet's options, if it has any; those of a datagram were read with its fragments.
     pub(crate) fn read_options(
         &mut self,
         now: Time,
@@ -43,7 +43,11 @@ impl<F: Frame> Worker<F> {
         io: &mut impl Io<F>,
     ) -> Passed<F> {
         let v4 = pkt.info.family == parse::Family::V4;
-        if !v4 || !pkt.info.has(parse::flags::OPTIONS) || pkt.pieces.is_some() {
+        if !v4 || !pkt.info.has(parse::flags::OPTIONS) {
+            return Some(pkt);
+        }
+        if pkt.pieces.is_some() {
+            pkt.options = ipv4_options::gathered(options_of(&mut pkt.frame, pkt.l3));
             return Some(pkt);
         }
         let (net, info) = (&self.net, pkt.info);
@@ -84,8 +88,14 @@ impl<F: Frame> Worker<F> {
         if pkt.carried || pkt.options == ipv4_options::Received::default() {
             return;
         }
-        let to = V4::addr(pkt.ip(), V4::DST).into();
-        let Some(IpAddr::V4(by)) = self.net.source_for(to, hit) else {
+        // A server's reply leaves as if the service had sent it (`ip_rt_get_source`).
+        let source = V4::addr(pkt.ip(), V4::SRC).into();
+        let by = if self.net.is_local(source) {
+            Some(source)
+        } else {
+            self.net.source_for(V4::addr(pkt.ip(), V4::DST).into(), hit)
+        };
+        let Some(IpAddr::V4(by)) = by else {
             return;
         };
         if ipv4_options::forward(

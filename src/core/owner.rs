@@ -33,6 +33,11 @@ impl Owners {
         self.worker(self.mix(self.mix_ip(self.seed, client), u64::from(port)))
     }
 
+    /// Where a client's FTP data connections are expected whose port is not known yet.
+    pub fn of_expected(&self, client: IpAddr) -> WorkerId {
+        self.of_client(client, 0)
+    }
+
     /// Who gathers the fragments of a datagram.
     pub fn of_fragments(&self, src: IpAddr, dst: IpAddr, id: u32, protocol: u8) -> WorkerId {
         if self.workers == 1 {

@@ -87,9 +87,7 @@ impl<F: Frame> Packet<F> {
     pub fn signal(&self) -> Signal {
         let transport = self.transport();
         match self.info.protocol {
-            proto::TCP => transport
-                .get(tcp::FLAGS)
-                .map_or(Signal::Other, |flags| Signal::Tcp(*flags)),
+            proto::TCP => tcp_signal(transport),
             proto::UDP => Signal::Udp,
             proto::SCTP => Signal::Sctp(chunk_event(transport)),
             _ => Signal::Other,
@@ -105,12 +103,27 @@ impl<F: Frame> Packet<F> {
         }
         let taken = self.ip().get(ipv6::HEADER_LEN..).unwrap_or_default();
         match self.info.protocol {
-            proto::TCP => taken
-                .get(tcp::FLAGS)
-                .map_or(Signal::Other, |flags| Signal::Tcp(*flags)),
+            proto::TCP => tcp_signal(taken),
             proto::SCTP => Signal::Sctp(chunk_event(taken)),
             _ => self.signal(),
         }
+    }
+
+    /// Whether the transport header is all there, for SCTP with the header of the first chunk.
+    pub fn has_transport(&self) -> bool {
+        let need = match self.info.protocol {
+            proto::TCP => tcp::HEADER_LEN,
+            proto::UDP => udp::HEADER_LEN,
+            proto::SCTP => sctp::HEADER_LEN + 4,
+            _ => 0,
+        };
+        self.transport().len() >= need
+    }
+
+    /// Whether this is a part of a datagram other than the first, where no transport header is.
+    #[inline]
+    pub fn is_later_fragment(&self) -> bool {
+        self.info.frag_offset != 0
     }
 
     /// The type of the first chunk of an SCTP packet.
@@ -147,6 +160,14 @@ impl<F: Frame> Packet<F> {
             proto::ESP | proto::AH => Some((ISAKMP_PORT, ISAKMP_PORT)),
             _ => ports(self.transport()),
         }
+    }
+}
+
+/// What a TCP header says; nothing where it is not all there.
+fn tcp_signal(transport: &[u8]) -> Signal {
+    match transport.first_chunk::<{ tcp::HEADER_LEN }>() {
+        Some(header) => Signal::Tcp(header[tcp::FLAGS]),
+        None => Signal::Other,
     }
 }
 

@@ -199,6 +199,9 @@ impl<F: Frame> Worker<F> {
             .find_out::<A>(&key)
             .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
         let Some(path) = found else { return Some(pkt) };
+        if path.forward != Forward::Masq {
+            return Some(pkt);
+        }
         if !icmp_is_valid::<A, F>(&pkt) {
             return self.discard(pkt, Drop::BadChecksum);
         }

@@ -14,6 +14,9 @@ use crate::types::{proto, Af, DestId, ServiceId, Time, WorkerId};
 /// The FTP control port, which persistence treats apart.
 pub const FTP_PORT: u16 = 21;
 
+/// The port from which an FTP server's own data connections come.
+pub const FTP_DATA_PORT: u16 = 20;
+
 /// A virtual service at one worker.
 pub struct Service {
     /// What the operator said.
@@ -123,6 +126,8 @@ pub struct Services {
     /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
     wildcards: [usize; 2],
     ftps: [usize; 2],
+    /// Services by mark.
+    marks: usize,
     /// How many services hold each real server (protocol, address, port) under NAT: for `nat_icmp_send`.
     real_servers: HashMap<(u8, IpAddr, u16), usize>,
     /// The service whose scheduler was last let forget.
@@ -188,7 +193,9 @@ impl Services {
         if let Some(id) = at(vport) {
             return Some(id);
         }
-        if proto == proto::TCP && self.ftps[af as usize] > 0 && (vport == FTP_PORT || vport >= 1024)
+        if proto == proto::TCP
+            && self.ftps[af as usize] > 0
+            && (vport == FTP_DATA_PORT || vport >= 1024)
         {
             if let Some(id) = at(FTP_PORT) {
                 return Some(id);
@@ -198,6 +205,11 @@ impl Services {
             return at(0);
         }
         None
+    }
+
+    /// Whether there is any service by mark.
+    pub fn has_marks(&self) -> bool {
+        self.marks > 0
     }
 
     /// Whether some service has this real server under NAT.
@@ -266,6 +278,7 @@ impl Services {
 
     fn count_special(&mut self, key: &ServiceKey, by: isize) {
         let ServiceKey::Addr { addr, port, .. } = key else {
+            self.marks = self.marks.saturating_add_signed(by);
             return;
         };
         let af = Af::of(*addr) as usize;

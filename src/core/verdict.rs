@@ -33,7 +33,7 @@ drops! {
     NoHeadroom "no-headroom" "a header found no room before or after the packet"
     // IP
     BadHeader "bad-header" "the IP header contradicts itself or its checksum is wrong"
-    BadChecksum "bad-checksum" "the ICMP checksum is wrong"
+    BadChecksum "bad-checksum" "the checksum of ICMP, or of an FTP control connection's packet, is wrong"
     BadOption "bad-option" "an IP option or extension header cannot be read or must not pass"
     MartianSource "martian-source" "the source address must not appear on a wire, or is ours"
     MartianDest "martian-dest" "the destination address must not appear on a wire"
@@ -65,6 +65,7 @@ drops! {
     ConnTableFull "conn-table-full" "the limit on connections is reached"
     DropPacket "drop-packet" "dropped by the sysctl drop_packet"
     NoCallId "no-call-id" "the service persists by SIP Call-ID, and the packet has none"
+    FtpFull "ftp-full" "too many FTP control connections wait for an answer or have shifted numbers"
     Truncated "truncated" "the packet ends within its transport header"
     PathMtu "path-mtu" "an ICMP error about a tunnel's size, taken in"
     RingFull "ring-full" "no room in the ring to another worker"

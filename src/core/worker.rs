@@ -14,6 +14,7 @@ use crate::delta::{Answer, Delta, Query};
 use crate::family::{V4, V6};
 use crate::flow::Gone;
 use crate::frag::{self, Reassembler};
+use crate::ftp::Ftp;
 use crate::hop::Hops;
 use crate::mark::MarkTable;
 use crate::message::Msg;
@@ -25,6 +26,7 @@ use crate::service::Services;
 use crate::settings::Settings;
 use crate::sip::Calls;
 use crate::state::Timeouts;
+use crate::sweep::Sweep;
 use crate::tally::Tally;
 use crate::types::{Time, WorkerId};
 use crate::verdict::{Counters, Drop, Held, Verdict};
@@ -116,6 +118,7 @@ pub struct Worker<F: Frame> {
     pub(crate) conns4: ConnTable<V4>,
     pub(crate) conns6: ConnTable<V6>,
     pub(crate) calls: Calls,
+    pub(crate) ftp: Ftp,
     pub(crate) settings: Settings,
     pub(crate) defence: Defence,
     pub(crate) marks: Arc<MarkTable>,
@@ -132,6 +135,8 @@ pub struct Worker<F: Frame> {
     pub(crate) gone: Vec<(ConnId, Gone)>,
     /// The packets of a burst; kept for its memory.
     pub(crate) burst: Vec<Packet<F>>,
+    /// How far the search for connections of removed dests has come.
+    pub(crate) sweep: Sweep,
     /// When the defences are looked at next.
     defence_due: Time,
 }
@@ -157,6 +162,7 @@ impl<F: Frame> Worker<F> {
             conns4: ConnTable::new(config.connections, now.tick(), table_seed)?,
             conns6: ConnTable::new(config.connections, now.tick(), table_seed)?,
             calls: Calls::default(),
+            ftp: Ftp::default(),
             settings: Settings::default(),
             defence: Defence::default(),
             marks: Arc::default(),
@@ -169,6 +175,7 @@ impl<F: Frame> Worker<F> {
             outbox: VecDeque::new(),
             gone: Vec::new(),
             burst: Vec::new(),
+            sweep: Sweep::default(),
             defence_due: now,
         })
     }
@@ -204,6 +211,9 @@ impl<F: Frame> Worker<F> {
                     .get(id)
                     .and_then(|service| service.spec.key.addr());
                 self.services.remove(id);
+                if self.settings.expire_nodest_conn != 0 {
+                    self.sweep.begin();
+                }
                 if let Some(addr) = addr {
                     self.net.vip_del(addr);
                 }
@@ -215,7 +225,12 @@ impl<F: Frame> Worker<F> {
                 tally,
             } => self.services.add_dest(service, id, spec, tally),
             Delta::DestEdit { id, spec } => self.services.edit_dest(id, spec),
-            Delta::DestRemove { id } => self.services.remove_dest(id),
+            Delta::DestRemove { id } => {
+                self.services.remove_dest(id);
+                if self.settings.expire_nodest_conn != 0 {
+                    self.sweep.begin();
+                }
+            }
             Delta::DestFree { id } => self.services.free_dest(id),
             Delta::MaglevTable { id, table } => {
                 if let Some(service) = self.services.get_mut(id) {
@@ -228,6 +243,7 @@ impl<F: Frame> Worker<F> {
                 self.hops.clear();
                 self.defence.update(&settings, self.conns_left());
             }
+            Delta::FtpPorts(ports) => self.ftp.set_ports(ports),
             Delta::Marks(marks) => self.marks = marks,
             Delta::Timeouts { tcp, tcp_fin, udp } => self.timeouts.set(tcp, tcp_fin, udp),
             Delta::Net(change) => self.net.apply(now, change),
@@ -278,6 +294,14 @@ impl<F: Frame> Worker<F> {
             } => self.uncontrol_here::<V6>(now, control, dropped),
             Msg::Assure { control, v6: false } => self.assure_here::<V4>(control),
             Msg::Assure { control, v6: true } => self.assure_here::<V6>(control),
+            Msg::Expect(expected) => self.expect(now, expected, io),
+            Msg::Seek {
+                client,
+                virt,
+                parcel,
+                from,
+            } => self.sought(client, virt, parcel, from),
+            Msg::Sought { found, parcel } => self.found(now, found, parcel, io),
             Msg::Net(msg) => self.net.handle(now, msg, io),
             Msg::Transmit { port, frame } => io.transmit(port, frame),
         }
@@ -287,6 +311,7 @@ impl<F: Frame> Worker<F> {
     pub fn tick(&mut self, now: Time, io: &mut impl Io<F>) {
         self.expire::<V4>(now, EXPIRE_BUDGET);
         self.expire::<V6>(now, EXPIRE_BUDGET);
+        self.sweep(now);
         self.expire_fragments(now, io);
         self.net.tick(now, io);
         if now >= self.defence_due {
@@ -323,7 +348,7 @@ impl<F: Frame> Worker<F> {
             };
             match io.post(to, msg) {
                 Ok(()) => {}
-                Err(Msg::Packet(_) | Msg::Choose { .. }) => {
+                Err(Msg::Packet(_) | Msg::Choose { .. } | Msg::Seek { .. }) => {
                     self.net.counters.release(Held::Ring);
                     self.net.counters.done(Verdict::Dropped(Drop::RingFull));
                 }

@@ -54,7 +54,7 @@ fn zeros<const N: usize>() -> [AtomicU64; N] {
 }
 
 impl Board {
-    /// All zero, for so many ports.
+    /// All zero, for so many ports (and behind them VLANs, which are counted likewise).
     pub fn new(ports: usize) -> Board {
         Board {
             counters: zeros(),

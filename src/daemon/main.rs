@@ -5,6 +5,7 @@ mod boot;
 mod config;
 mod control;
 mod journal;
+mod logging;
 mod sysctl;
 mod worker;
 
@@ -26,15 +27,11 @@ fn main() -> ExitCode {
         print!("{}", config::explain(&config));
         return ExitCode::SUCCESS;
     }
-    env_logger::Builder::new()
-        .filter_level(config.log_level)
-        .parse_default_env()
-        .init();
+    logging::start(config.log_level);
     end_with_any_thread();
     match boot::run(&config) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            log::error!("{error}");
             eprintln!("ripvsd: {error}");
             ExitCode::FAILURE
         }

@@ -39,12 +39,12 @@ const fn kept(name: &'static str, default: i32, range: (i32, i32)) -> Sysctl {
 
 /// Every setting, in alphabetical order.
 pub const ALL: [Sysctl; 25] = [
-    setting("am_droprate", 10, ANY),
-    setting("amemthresh", 1024, ANY),
+    setting("am_droprate", 10, (1, i32::MAX)),
+    setting("amemthresh", 1024, (0, i32::MAX)),
     kept("backup_only", 0, ANY),
     setting("cache_bypass", 0, ANY),
     setting("conn_reuse_mode", 1, ANY),
-    kept("conntrack", 0, ANY),
+    setting("conntrack", 0, ANY),
     setting("drop_entry", 0, (0, 3)),
     setting("drop_packet", 0, (0, 3)),
     setting("expire_nodest_conn", 0, ANY),
@@ -108,6 +108,27 @@ mod tests {
     fn settings_are_found_with_and_without_their_path() {
         assert_eq!(find("sloppy_tcp"), find("net.ipv4.vs.sloppy_tcp"));
         assert!(find("slopy_tcp").unwrap_err().contains("`sloppy_tcp`"));
+    }
+
+    #[test]
+    fn the_workers_know_the_same_settings_with_the_same_defaults_and_bounds() {
+        use ripvs_core::settings::Settings;
+        let defaults = Settings::default();
+        let held: Vec<(&str, i32)> = ALL
+            .iter()
+            .filter(|known| known.held)
+            .map(|known| (known.name, known.default))
+            .collect();
+        assert_eq!(defaults.list(), held);
+        for known in ALL.iter().filter(|known| known.held) {
+            let takes = |value: i64| {
+                let value = i32::try_from(value).ok();
+                value.is_some_and(|value| Settings::default().set(known.name, value).is_ok())
+            };
+            let (least, most) = (i64::from(known.range.0), i64::from(known.range.1));
+            assert!(takes(least) && takes(most), "{}", known.name);
+            assert!(!takes(least - 1) && !takes(most + 1), "{}", known.name);
+        }
     }
 
     #[test]

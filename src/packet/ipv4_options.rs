@@ -191,6 +191,27 @@ fn timestamp(
     Ok(true)
 }
 
+/// What [`receive`] found in the first fragment of a datagram that was put together since: where a route was recorded. (A
+/// record that was full when it came is taken for one that this host filled.)
+pub fn gathered(options: &[u8]) -> Received {
+    let mut received = Received::default();
+    let mut at = 0;
+    while let Some(rest) = options.get(at..).filter(|rest| !rest.is_empty()) {
+        match *rest {
+            [END, ..] => break,
+            [NOP, ..] => at += 1,
+            [kind, len, ..] if len >= 2 => {
+                if kind == RECORD_ROUTE && rest.get(2).is_some_and(|pointer| *pointer > 4) {
+                    received.recorded = Some(at as u8);
+                }
+                at += usize::from(len);
+            }
+            _ => break,
+        }
+    }
+    received
+}
+
 /// Puts the address by which a routed packet leaves into its route record. Whether the options changed.
 pub fn forward(options: &mut [u8], received: &Received, leaves_by: [u8; 4]) -> bool {
     let Some(option) = received

@@ -24,7 +24,7 @@ spread() {
         found=$(answers "$1" $((each * number)))
         [ "$found" = "$(printf ", %s $each" $2 | cut -c3-)" ] || lab_fail "$1: answered by $found"
     else
-        found=$(answers "$1" $((10 * number)) | sed 's/ [0-9]*//g; s/,//g')
+        found=$(answers "$1" $((10 * number)) | sed 's/ [0-9][0-9]*//g; s/,//g')
         [ "$found" = "$2" ] || lab_fail "$1: answered by $found"
     fi
     echo "ok $1"
@@ -69,8 +69,11 @@ perf_service() {
     done
 }
 
-lab_start web1 iperf.log iperf3 -s
-until_true 10 on web1 sh -c 'ss -Hltn sport = :5201 | grep -q .' || lab_fail "no iperf3 server"
+# one for each address: with UDP it answers from the address it is bound to
+for address in 10.0.0.11 2001:db8:10::11 192.0.2.101 2001:db8:2::101 192.0.2.102 2001:db8:2::102; do
+    lab_start web1 "iperf-$address.log" iperf3 -s -B "$address"
+done
+until_true 10 on web1 sh -c '[ "$(ss -Hltn sport = :5201 | wc -l)" = 6 ]' || lab_fail "no iperf3 servers"
 
 service -m 192.0.2.100 2001:db8:2::100 80 8080
 spread http://192.0.2.100/ "web1 web2 web3"

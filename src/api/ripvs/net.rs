@@ -154,7 +154,8 @@ record! {
 }
 
 record! {
-    /// What comes in and is like this gets a mark. The first rule that fits decides.
+    /// What comes in and is like this gets a mark. The last rule that fits decides, as where netfilter sets marks one after
+    /// the other.
     pub struct MarkRule {
         /// The mark, not 0.
         1 mark: u32,

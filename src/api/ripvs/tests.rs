@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use super::*;
+use crate::ipvs::Stats;
 use crate::nl::flags;
 use proptest::prelude::*;
 
@@ -118,10 +119,23 @@ fn requests() -> Vec<Request> {
             }],
             timeout_ms: 5000,
         }),
+        Request::Traffic,
     ]
 }
 
 fn replies() -> Vec<Reply> {
+    let traffic = Stats {
+        conns: 1,
+        inpkts: 2,
+        outpkts: 3,
+        inbytes: 4,
+        outbytes: 1 << 40,
+        cps: 6,
+        inpps: 7,
+        outpps: 8,
+        inbps: 9,
+        outbps: 10,
+    };
     vec![
         Reply::Status(Status {
             version: "0.1.0".into(),
@@ -207,6 +221,8 @@ fn replies() -> Vec<Reply> {
                 sent: 3,
             }],
         }),
+        Reply::Traffic(Traffic::new(Some(2), &traffic)),
+        Reply::Traffic(Traffic::new(None, &traffic)),
     ]
 }
 

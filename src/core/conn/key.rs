@@ -102,7 +102,7 @@ pub struct NewConn<F: Family> {
     pub timeout: u32,
     /// What controls it. Not for templates.
     pub control: Option<Control>,
-    /// The worker that counts it for schedulers and thresholds, where nothing controls it.
+    /// The worker that counts it for schedulers and thresholds, where nothing controls it or it is a data connection.
     pub chooser: WorkerId,
     /// The hash of what a persistence engine goes by ([`super::ConnTable::hash_data`]), where flags have PE: such a
     /// template is found by this and not by its key.

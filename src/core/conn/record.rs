@@ -39,11 +39,13 @@ impl Flags {
     pub const PE: Flags = Flags(0x4000);
     /// Has state of an application helper (FTP). (Ours.)
     pub const APP: Flags = Flags(0x8000);
+    /// An FTP data connection: it controls nothing, and who counts it is kept beside what controls it. (Ours.)
+    pub const DATA: Flags = Flags(0x0008);
     /// The record is in use; the table's own. (Ours; the kernel's value for HASHED, which means as much.)
     pub(super) const LIVE: Flags = Flags(0x0040);
 
     /// The bits that mean nothing outside ripvs.
-    pub const OURS: Flags = Flags(0x4000 | 0x8000 | 0x0040);
+    pub const OURS: Flags = Flags(0x4000 | 0x8000 | 0x0040 | 0x0008);
     /// The bits that [`Record::set`] and [`Record::clear`] change.
     pub const CHANGEABLE: Flags = Flags(0x0020 | 0x0080 | 0x0100 | 0x0200 | 0x0400 | 0x8000);
 
@@ -129,7 +131,7 @@ zeroable! {
         pub timeout: u32,
         pub(super) links: Links,
         keeper: u16,
-        /// Connections controlled, unless this is a template.
+        /// Connections controlled, unless this is a template; of an FTP data connection, who counts it.
         n_control: u16,
         /// The controlling record's place, or, in a template, which nothing controls, the number of connections controlled.
         control: u32,
@@ -165,7 +167,11 @@ impl<F: Family> Record<F> {
             timeout: new.timeout,
             links: Links::default(),
             keeper: control.map_or(new.chooser.0, |c| c.worker.0),
-            n_control: 0,
+            n_control: if new.flags.has(Flags::DATA) {
+                new.chooser.0
+            } else {
+                0
+            },
             control: if template {
                 0
             } else {
@@ -293,17 +299,21 @@ impl<F: Family> Record<F> {
         }
     }
 
-    /// The worker that counts it for schedulers and thresholds: that of what controls it, if anything does.
+    /// The worker that counts it for schedulers and thresholds: that of the template that controls it, if one does.
     pub fn chooser(&self) -> WorkerId {
-        WorkerId(self.keeper)
+        WorkerId(if self.has(Flags::DATA) {
+            self.n_control
+        } else {
+            self.keeper
+        })
     }
 
     /// How many connections this one controls.
     pub fn n_control(&self) -> u32 {
-        if self.has(Flags::TEMPLATE) {
-            self.control
-        } else {
-            u32::from(self.n_control)
+        match self.flags {
+            flags if flags.has(Flags::TEMPLATE) => self.control,
+            flags if flags.has(Flags::DATA) => 0,
+            _ => u32::from(self.n_control),
         }
     }
 
@@ -316,11 +326,11 @@ impl<F: Family> Record<F> {
             return true;
         }
         match self.n_control.checked_add(1) {
-            Some(n) => {
+            Some(n) if !self.has(Flags::DATA) => {
                 self.n_control = n;
                 true
             }
-            None => false,
+            _ => false,
         }
     }
 
@@ -328,7 +338,7 @@ impl<F: Family> Record<F> {
     pub fn drop_controlled(&mut self) -> u32 {
         if self.has(Flags::TEMPLATE) {
             self.control = self.control.saturating_sub(1);
-        } else {
+        } else if !self.has(Flags::DATA) {
             self.n_control = self.n_control.saturating_sub(1);
         }
         self.n_control()
@@ -471,6 +481,7 @@ mod tests {
                 worker: WorkerId(3),
                 id: ConnId(7),
             }),
+            chooser: WorkerId(9),
             pe_hash: 0x0123_4567_89ab_cdef,
             ..NewConn::new(key, [10, 0, 0, 1], 8080, flags)
         };
@@ -512,6 +523,21 @@ mod tests {
         assert_eq!(conn.control(), None);
         assert_eq!(conn.drop_controlled(), 65_534);
         assert_eq!((conn.hop_in, conn.hop_out), (0, 0));
+    }
+
+    #[test]
+    fn a_data_connection_is_controlled_at_one_worker_and_counted_at_another() {
+        let mut data = record(Flags::of_forward(Forward::Masq).with(Flags::DATA));
+        assert_eq!((data.chooser(), data.n_control()), (WorkerId(9), 0));
+        assert_eq!(
+            data.control().map(|control| control.worker),
+            Some(WorkerId(3))
+        );
+        assert!(!data.add_controlled());
+        assert_eq!(data.drop_controlled(), 0);
+        assert_eq!(data.chooser(), WorkerId(9));
+        let conn = record(Flags::of_forward(Forward::Masq));
+        assert_eq!(conn.chooser(), WorkerId(3));
     }
 
     #[test]

@@ -50,6 +50,15 @@ fn missing_rights(config: &Config, capabilities: u64) -> Option<String> {
     })
 }
 
+/// A number for the socket's path (FNV-1a): the daemon that comes after one that was killed finds, and cleans, what DPDK
+/// left in its run-time directory.
+fn name_of(socket: &std::path::Path) -> u64 {
+    let bytes = socket.as_os_str().as_encoded_bytes();
+    bytes.iter().fold(0xcbf2_9ce4_8422_2325, |hash, byte| {
+        (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
+    })
+}
+
 /// The arguments that DPDK is started with: what the configuration says, and what it doesn't but should.
 pub fn eal_arguments(config: &Config) -> Vec<String> {
     let mut arguments = config.eal_args.clone();
@@ -60,7 +69,7 @@ pub fn eal_arguments(config: &Config) -> Vec<String> {
             .any(|argument| argument == name || argument.starts_with(&format!("{name}=")))
     };
     let no_huge = given("--no-huge");
-    // Nothing of this process is to be found by, or left to, another one.
+    // Nothing of this process is to be found by another one.
     if !no_huge && !given("--in-memory") && !given("--huge-dir") {
         arguments.push("--in-memory".into());
     }
@@ -68,7 +77,10 @@ pub fn eal_arguments(config: &Config) -> Vec<String> {
         arguments.push("--no-shconf".into());
     }
     if !given("--file-prefix") {
-        arguments.push(format!("--file-prefix=ripvsd-{}", std::process::id()));
+        arguments.push(format!(
+            "--file-prefix=ripvsd-{:016x}",
+            name_of(&config.socket)
+        ));
     }
     if !given("--no-telemetry") && !given("--telemetry") {
         arguments.push("--no-telemetry".into());

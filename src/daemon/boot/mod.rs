@@ -10,12 +10,13 @@ use std::hash::{BuildHasher, Hasher};
 use std::sync::mpsc::sync_channel;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
 use crossbeam::queue::ArrayQueue;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
+use ripvs_core::delta::Delta;
 use ripvs_core::frag;
 use ripvs_core::net::{IcmpLimit, NetConfig};
 use ripvs_core::{WorkerConfig, WorkerId};
@@ -51,7 +52,14 @@ pub fn run(config: &Config) -> Result<(), String> {
     // The drivers' signals are for the workers.
     Eal::shield_thread();
     let eal = Eal::init(&environment::eal_arguments(config)).map_err(|error| error.to_string())?;
-    let ports = devices::start(&eal, config, cores.len())?;
+    let ports = match devices::start(&eal, config, cores.len()) {
+        Ok(ports) => ports,
+        Err(error) => {
+            // Nothing of DPDK's is in use: what it left in its run-time directory goes.
+            let _ = eal.shutdown();
+            return Err(error);
+        }
+    };
     for note in &ports.notes {
         log::warn!("{note}");
     }
@@ -64,8 +72,9 @@ pub fn run(config: &Config) -> Result<(), String> {
         config.ports.len(),
         config.socket.display()
     );
+    crate::logging::started();
     let served = control.serve(&socket, &signals);
-    end(control, threads, eal);
+    end(control, threads, eal)?;
     served.map_err(|error| format!("cannot wait for events any more: {error}"))
 }
 
@@ -99,7 +108,7 @@ fn assemble(
     } = ports;
     let mut fleet =
         Fleet::new(workers).map_err(|error| format!("cannot make event descriptors: {error}"))?;
-    let boards = Boards::new(workers, port_count);
+    let boards = Boards::new(workers, port_count + config.vlans.len());
     let master = Master::new(
         workers,
         config.scheduling == Scheduling::Exact,
@@ -112,8 +121,11 @@ fn assemble(
         .map_err(|refusal| format!("the network cannot be set up as configured: {refusal}"))?;
     let mut settings = Settings::default();
     settings.configure(&config.sysctls, config.timeouts, &mut fleet);
+    let ftp_ports: Arc<[u16]> = config.ftp_ports.as_slice().into();
+    fleet.change(|_| Delta::FtpPorts(ftp_ports.clone()));
 
-    let mut ios = worker_ios(workers, port_count, tx, &pool, &fleet);
+    let vlans = vlans(config, &network, port_count);
+    let mut ios = worker_ios(workers, &vlans, tx, &pool);
     let rings = rings(workers);
     for (worker, io) in ios.iter_mut().enumerate() {
         io.peers = peers(worker, &rings, &fleet);
@@ -192,22 +204,22 @@ fn peers(from: usize, rings: &[Vec<Option<Ring>>], fleet: &Fleet) -> Vec<Option<
 /// and those that have none send by way of one that has.
 fn worker_ios(
     workers: usize,
-    port_count: usize,
+    vlans: &[Vec<(u16, usize)>],
     tx: Vec<Vec<ripvs_nic::TxQueue>>,
     pool: &ripvs_nic::Mempool,
-    fleet: &Fleet,
 ) -> Vec<WorkerIo> {
-    let mut ios: Vec<WorkerIo> = (0..fleet.len())
+    let counted = vlans.len() + vlans.iter().map(Vec::len).sum::<usize>();
+    let mut ios: Vec<WorkerIo> = (0..workers)
         .map(|_| WorkerIo {
             pool: pool.clone(),
-            ports: Vec::with_capacity(port_count),
+            ports: Vec::with_capacity(vlans.len()),
             peers: Vec::new(),
-            counts: vec![PortCount::default(); port_count],
+            counts: vec![PortCount::default(); counted],
             handed_over: 0,
             ring_full: 0,
         })
         .collect();
-    for queues in tx {
+    for (queues, vlans) in tx.into_iter().zip(vlans) {
         let count = queues.len().clamp(1, workers);
         let mut queues = queues.into_iter();
         for (worker, io) in ios.iter_mut().enumerate() {
@@ -216,10 +228,21 @@ fn worker_ios(
                 Some(queue) => Sender::Queue(queue),
                 None => Sender::Via(WorkerId((worker % count) as u16)),
             };
-            io.ports.push(PortOut::new(sender));
+            io.ports.push(PortOut::new(sender, vlans.clone()));
         }
     }
     ios
+}
+
+/// The VLANs of each port with the place where each is counted: behind the ports, in the order of the configuration.
+fn vlans(config: &Config, network: &Network, port_count: usize) -> Vec<Vec<(u16, usize)>> {
+    let mut by_port = vec![Vec::new(); port_count];
+    for (number, vlan) in config.vlans.iter().enumerate() {
+        if let Some(port) = network.port_named(&vlan.on.value.0) {
+            by_port[usize::from(port.0)].push((vlan.id.value, port_count + number));
+        }
+    }
+    by_port
 }
 
 fn worker_config(config: &Config, worker: usize, workers: usize, seed: u64) -> WorkerConfig {
@@ -245,9 +268,24 @@ fn worker_config(config: &Config, worker: usize, workers: usize, seed: u64) -> W
     }
 }
 
-/// Ends everything in the order in which it depends on each other. What goes wrong now is only told.
-fn end(control: Control, threads: Vec<JoinHandle<()>>, eal: Eal) {
+/// How long workers may take to end.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// Ends everything in the order in which it depends on each other.
+///
+/// # Errors
+/// A worker does not end; the process has to, with it.
+fn end(control: Control, threads: Vec<JoinHandle<()>>, eal: Eal) -> Result<(), String> {
     let devices = control.finish();
+    let deadline = Instant::now() + PATIENCE;
+    while threads.iter().any(|thread| !thread.is_finished()) {
+        if Instant::now() >= deadline {
+            // What the worker uses must not be taken from under it.
+            std::mem::forget(devices);
+            return Err("a worker does not end; the process ends with it".into());
+        }
+        std::thread::sleep(Duration::from_millis(1));
+    }
     for thread in threads {
         if thread.join().is_err() {
             log::error!("a worker's thread ended badly");
@@ -258,4 +296,5 @@ fn end(control: Control, threads: Vec<JoinHandle<()>>, eal: Eal) {
         Ok(()) => log::info!("ended"),
         Err(error) => log::warn!("ended, but DPDK was not shut down: {error}"),
     }
+    Ok(())
 }

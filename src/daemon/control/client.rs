@@ -96,6 +96,12 @@ impl Client {
         self.queued + self.out.len() < OUTPUT
     }
 
+    /// Whether it waits for the answer to this question.
+    pub fn awaits(&self, question: u64) -> bool {
+        let stream = self.stream.as_ref();
+        stream.and_then(|(_, stream)| stream.question()) == Some(question)
+    }
+
     /// Whether a request could be begun that has to wait for what came before it: nothing did.
     pub fn is_settled(&self) -> bool {
         self.pending.is_empty() && self.stream.is_none()

@@ -167,6 +167,9 @@ impl Control {
             }
             self.round(&mut clients);
             clients.retain(|client| !client.is_gone());
+            // Answers for those who have left.
+            self.answers
+                .retain(|question, _| clients.iter().any(|client| client.awaits(*question)));
             self.clock();
         }
     }

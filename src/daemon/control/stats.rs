@@ -1,5 +1,5 @@
-//! Counters and rates as IPVS shows them: summed up every two seconds, so a listing shows what was at the last sum; rates
-//! are a moving average over these. The arithmetic is the kernel's (net/netfilter/ipvs/ip_vs_est.c, 6.1), its roundings
+//! Counters and rates. Counters are those of the moment, where the kernel shows those of its last sum; rates are a moving
+//! average over sums of every two seconds, by the kernel's arithmetic (net/netfilter/ipvs/ip_vs_est.c, 6.1), its roundings
 //! included. Zeroing moves a baseline; the workers' counters never go back.
 
 use std::sync::Arc;
@@ -23,8 +23,6 @@ const SCALES: [(u32, u64, u32); 5] = [
 /// The counters and rates of one service, one dest, or all traffic.
 #[derive(Clone, Debug, Default)]
 pub struct Estimator {
-    /// At the last sum: connections, packets in and out, bytes in and out.
-    sums: [u64; 5],
     /// What counts as zero.
     baseline: [u64; 5],
     /// At the sum before, for the rates.
@@ -42,34 +40,40 @@ pub fn total(tallies: &[Arc<Tally>]) -> TallySnapshot {
     sum
 }
 
+/// Connections, packets in and out, bytes in and out.
+fn counts(now: &TallySnapshot) -> [u64; 5] {
+    [
+        now.conns,
+        now.in_packets,
+        now.out_packets,
+        now.in_bytes,
+        now.out_bytes,
+    ]
+}
+
 impl Estimator {
     /// Takes the present counters in, every [`PERIOD`].
     pub fn tick(&mut self, now: &TallySnapshot) {
-        self.sums = [
-            now.conns,
-            now.in_packets,
-            now.out_packets,
-            now.in_bytes,
-            now.out_bytes,
-        ];
+        let sums = counts(now);
         for (i, (shift, _, _)) in SCALES.iter().enumerate() {
-            let rate = self.sums[i].wrapping_sub(self.last[i]) << shift;
-            self.last[i] = self.sums[i];
+            let rate = sums[i].wrapping_sub(self.last[i]) << shift;
+            self.last[i] = sums[i];
             let step = (rate as i64).wrapping_sub(self.averages[i] as i64) >> 2;
             self.averages[i] = self.averages[i].wrapping_add_signed(step);
         }
     }
 
-    /// Makes the last sum the new zero, and the rates nought.
-    pub fn zero(&mut self) {
-        self.baseline = self.sums;
-        self.last = self.sums;
+    /// Makes the present counters the new zero, and the rates nought.
+    pub fn zero(&mut self, now: &TallySnapshot) {
+        self.baseline = counts(now);
+        self.last = self.baseline;
         self.averages = [0; 5];
     }
 
     /// What listings show.
-    pub fn stats(&self) -> Stats {
-        let count = |i: usize| self.sums[i].wrapping_sub(self.baseline[i]);
+    pub fn stats(&self, now: &TallySnapshot) -> Stats {
+        let sums = counts(now);
+        let count = |i: usize| sums[i].wrapping_sub(self.baseline[i]);
         let rate = |i: usize| {
             let (_, round, shift) = SCALES[i];
             self.averages[i].wrapping_add(round) >> shift
@@ -102,14 +106,11 @@ mod tests {
     }
 
     #[test]
-    fn counters_are_those_of_the_last_sum() {
+    fn counters_are_those_of_the_moment() {
         let mut estimator = Estimator::default();
-        assert_eq!(estimator.stats().conns, 0);
         estimator.tick(&snapshot(7, 100));
-        assert_eq!(
-            (estimator.stats().conns, estimator.stats().inbytes),
-            (7, 100)
-        );
+        let stats = estimator.stats(&snapshot(9, 130));
+        assert_eq!((stats.conns, stats.inbytes), (9, 130));
     }
 
     #[test]
@@ -117,14 +118,15 @@ mod tests {
         // 100 connections in the first two seconds: 50 a second, a quarter of which is 12.5, shown with the kernel's
         // rounding; then nothing more.
         let mut estimator = Estimator::default();
-        estimator.tick(&snapshot(100, 0));
-        assert_eq!(estimator.stats().cps, 12);
-        estimator.tick(&snapshot(100, 0));
-        assert_eq!(estimator.stats().cps, 9);
+        let now = snapshot(100, 0);
+        estimator.tick(&now);
+        assert_eq!(estimator.stats(&now).cps, 12);
+        estimator.tick(&now);
+        assert_eq!(estimator.stats(&now).cps, 9);
         for _ in 0..40 {
-            estimator.tick(&snapshot(100, 0));
+            estimator.tick(&now);
         }
-        assert_eq!(estimator.stats().cps, 0);
+        assert_eq!(estimator.stats(&now).cps, 0);
     }
 
     #[test]
@@ -133,16 +135,18 @@ mod tests {
         for n in 1..60 {
             estimator.tick(&snapshot(20 * n, 3000 * n));
         }
-        assert_eq!((estimator.stats().cps, estimator.stats().inbps), (10, 1500));
+        let stats = estimator.stats(&TallySnapshot::default());
+        assert_eq!((stats.cps, stats.inbps), (10, 1500));
     }
 
     #[test]
-    fn zeroing_moves_the_baseline_to_the_last_sum() {
+    fn zeroing_moves_the_baseline_to_the_moment() {
         let mut estimator = Estimator::default();
-        estimator.tick(&snapshot(100, 1));
-        estimator.zero();
-        assert_eq!(estimator.stats(), Stats::default());
+        estimator.tick(&snapshot(90, 1));
+        estimator.zero(&snapshot(100, 1));
+        assert_eq!(estimator.stats(&snapshot(100, 1)), Stats::default());
         estimator.tick(&snapshot(103, 1));
-        assert_eq!((estimator.stats().conns, estimator.stats().cps), (3, 0));
+        let stats = estimator.stats(&snapshot(103, 1));
+        assert_eq!((stats.conns, stats.cps), (3, 0));
     }
 }

@@ -34,6 +34,17 @@ pub enum Stream {
     Settle(Settling),
 }
 
+impl Stream {
+    /// The question whose answer it waits for.
+    pub fn question(&self) -> Option<u64> {
+        match self {
+            Stream::Conns(conns) => conns.question,
+            Stream::Neighbours(question) | Stream::DeleteNeighbour(question, _) => Some(*question),
+            Stream::Services(_) | Stream::Dests(..) | Stream::Settle(_) => None,
+        }
+    }
+}
+
 /// A dump of connections.
 pub struct Conns {
     worker: usize,

@@ -44,16 +44,31 @@ pub struct PortOut {
     /// How it sends there.
     pub sender: Sender,
     gathered: Vec<Mbuf>,
+    /// Its VLAN interfaces, by the ids of their tags, and where each is counted.
+    vlans: Vec<(u16, usize)>,
 }
 
 impl PortOut {
     /// Nothing gathered yet.
-    pub fn new(sender: Sender) -> PortOut {
+    pub fn new(sender: Sender, vlans: Vec<(u16, usize)>) -> PortOut {
         PortOut {
             sender,
             gathered: Vec::with_capacity(GATHER),
+            vlans,
         }
     }
+}
+
+/// Where a frame of a port with VLANs is counted besides the port.
+fn vlan_of(vlans: &[(u16, usize)], frame: &Mbuf) -> Option<usize> {
+    const TAGGED: [u8; 2] = [0x81, 0x00];
+    let head = frame.head();
+    if head.get(12..14)? != TAGGED {
+        return None;
+    }
+    let tag = u16::from_be_bytes([*head.get(14)?, *head.get(15)?]);
+    let is_it = |(id, _): &&(u16, usize)| *id == tag & 0xfff;
+    vlans.iter().find(is_it).map(|(_, index)| *index)
 }
 
 /// All of it.
@@ -64,7 +79,7 @@ pub struct WorkerIo {
     pub ports: Vec<PortOut>,
     /// By worker; none for the worker itself.
     pub peers: Vec<Option<Peer>>,
-    /// What came and went, by port.
+    /// What came and went, by port, and behind the ports by VLAN.
     pub counts: Vec<PortCount>,
     /// Packets handed to other workers.
     pub handed_over: u64,
@@ -90,9 +105,35 @@ impl WorkerIo {
         any
     }
 
+    /// Counts what was received by a port.
+    pub fn count_received(&mut self, port: PortId, frames: &[Mbuf]) {
+        let port = usize::from(port.0);
+        let count = &mut self.counts[port];
+        count.rx_packets += frames.len() as u64;
+        count.rx_bytes += frames.iter().map(|frame| frame.len() as u64).sum::<u64>();
+        let vlans = &self.ports[port].vlans;
+        if vlans.is_empty() {
+            return;
+        }
+        for frame in frames {
+            if let Some(index) = vlan_of(vlans, frame) {
+                self.counts[index].rx_packets += 1;
+                self.counts[index].rx_bytes += frame.len() as u64;
+            }
+        }
+    }
+
     /// Sends what has gathered for a port.
     fn send(&mut self, port: usize) {
         let out = &mut self.ports[port];
+        if !out.vlans.is_empty() && matches!(out.sender, Sender::Queue(_)) {
+            for frame in &out.gathered {
+                if let Some(index) = vlan_of(&out.vlans, frame) {
+                    self.counts[index].tx_packets += 1;
+                    self.counts[index].tx_bytes += frame.len() as u64;
+                }
+            }
+        }
         let count = &mut self.counts[port];
         match &mut out.sender {
             Sender::Queue(queue) => {

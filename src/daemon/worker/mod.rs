@@ -12,7 +12,7 @@ use ripvs_core::delta::Delta;
 use ripvs_core::tally::Tally;
 use ripvs_core::{Time, Worker, WorkerConfig};
 use ripvs_nic::{Eal, Mbuf, RxQueue};
-use ripvs_packet::{Frame, PortId};
+use ripvs_packet::PortId;
 
 use crate::board::{Board, Rounds};
 use crate::config::Idle;
@@ -205,13 +205,7 @@ impl Running {
                 continue;
             }
             any = true;
-            let count = &mut self.io.counts[usize::from(port.0)];
-            count.rx_packets += got as u64;
-            count.rx_bytes += self
-                .frames
-                .iter()
-                .map(|frame| frame.len() as u64)
-                .sum::<u64>();
+            self.io.count_received(*port, &self.frames);
             self.worker
                 .burst(now, *port, &mut self.frames, &mut self.io);
         }

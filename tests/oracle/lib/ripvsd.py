@@ -5,7 +5,7 @@ interface, which becomes a port of ripvsd's (net_tap), and opens a packet socket
 its kernel's end. Namespace, devices and daemon go when the process ends, however it
 ends, so nothing has to be named or cleaned up.
 
-Nothing is timed here. `ripvsadm settle` says when every injected frame has its
+Nothing is timed here. settle (channel.py) says when every injected frame has its
 verdict and how many frames have been sent on each port; exactly those are read.
 """
 import ctypes
@@ -20,6 +20,8 @@ import struct
 import subprocess
 import time
 
+import channel
+
 CLONE_NEWNET = 0x40000000
 PR_SET_PDEATHSIG = 1
 ETH_P_ALL, PACKET_OUTGOING = 3, 4
@@ -27,6 +29,7 @@ SOL_PACKET, PACKET_STATISTICS = 263, 6
 SO_RCVBUFFORCE = 33
 TUNSETIFF, TUNSETPERSIST = 0x400454ca, 0x400454cb
 TAP_FLAGS = 0x0002 | 0x1000 | 0x0100     # IFF_TAP, IFF_NO_PI, IFF_MULTI_QUEUE, as net_tap has it
+SIOCSIFMTU, LARGEST = 0x8922, 9200
 PATIENCE = 60                     # seconds until something is called stuck
 EAL = ["--no-huge", "-m", "128", "--no-shconf", "--no-telemetry", "--no-pci"]
 libc = ctypes.CDLL(None, use_errno=True)
@@ -54,7 +57,7 @@ class Ripvsd:
         self.log = os.path.join(workdir, "log")
         self.environment = dict(os.environ, RIPVS_SOCKET=self.socket, LC_ALL="C")
         self.ports, self.injected, self.taken = {}, {}, {}
-        self.daemon = None
+        self.daemon = self.channel = None
 
     # ---------------------------------------------------------- beginning and end
 
@@ -73,6 +76,10 @@ class Ripvsd:
                                            stderr=log, stdin=subprocess.DEVNULL,
                                            preexec_fn=die_with_parent, env=self.environment)
         self.wait_for_socket()
+        self.channel = channel.Channel(self.socket, PATIENCE)
+        self.settle()                                # it answers: its ports are as they will be
+        for name, end in self.ports.items():         # what arrives may be longer than what leaves
+            fcntl.ioctl(end, SIOCSIFMTU, struct.pack("16si", name.encode(), LARGEST))
 
     def port(self, name):
         """A TAP device: ripvsd opens it by net_tap, its kernel's end is ours. It is made
@@ -150,18 +157,20 @@ class Ripvsd:
 
     def settle(self):
         """How many frames each port has sent, once all injected ones have their verdict."""
-        done = self.command([self.ripvsadm, "settle", "--timeout", str(PATIENCE // 2)]
-                            + ["%s=%d" % pair for pair in self.injected.items()])
+        try:
+            complete, ports = self.channel.settle(self.injected, PATIENCE // 2)
+        except OSError as error:
+            self.must_live()
+            raise Stuck("settle: %s\n%s" % (error, self.last_words())) from None
         self.must_live()
-        found = re.findall(r"(?m)^(\S+) received (\d+) sent (\d+)$", done.stdout)
-        sent = {name: int(number) for name, _, number in found if name in self.ports}
-        if done.returncode or len(sent) < len(self.ports):
-            raise Stuck("settle: status %d\n%s%s%s" % (done.returncode, done.stdout, done.stderr,
-                                                       self.last_words()))
-        received = {name: int(number) for name, number, _ in found if name in self.ports}
+        counts = {name: ports[name] for name in self.ports if name in ports}
+        if not complete or len(counts) < len(self.ports):
+            raise Stuck("settle: not all is done: %s (received, sent), %s injected\n%s" % (
+                ports, self.injected, self.last_words()))
+        received = {name: count[0] for name, count in counts.items()}
         if received != self.injected:
             raise Stuck("settle: %s were injected, %s received" % (self.injected, received))
-        return sent
+        return {name: count[1] for name, count in counts.items()}
 
     def receive(self, name):
         end = self.ports[name]

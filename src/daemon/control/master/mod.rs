@@ -287,7 +287,7 @@ impl Master {
                 // Its counters come back with it; under a new service of the same key they begin anew.
                 if let Some(dest) = self.dests.get_mut(id.0) {
                     if dest.service != service_id {
-                        dest.estimator.zero();
+                        dest.estimator.zero(&total(&dest.tallies));
                     }
                     dest.service = service_id;
                     dest.config = config;
@@ -392,7 +392,7 @@ impl Master {
         let ids: Vec<ServiceId> = match key {
             Some(key) => vec![self.need(key)?],
             None => {
-                self.estimator.zero();
+                self.estimator.zero(&total(&self.totals));
                 self.by_key.values().copied().collect()
             }
         };
@@ -400,10 +400,10 @@ impl Master {
             let Some(service) = self.services.get_mut(id.0) else {
                 continue;
             };
-            service.estimator.zero();
+            service.estimator.zero(&total(&service.tallies));
             for dest in &service.dests {
                 if let Some(dest) = self.dests.get_mut(dest.0) {
-                    dest.estimator.zero();
+                    dest.estimator.zero(&total(&dest.tallies));
                 }
             }
         }
@@ -425,7 +425,7 @@ impl Master {
 
     /// All traffic, as `/proc/net/ip_vs_stats` has it.
     pub fn total_stats(&self) -> ipvs::Stats {
-        self.estimator.stats()
+        self.estimator.stats(&total(&self.totals))
     }
 
     /// One worker's traffic as counted up to now, as a line of `/proc/net/ip_vs_stats_percpu`.
@@ -512,7 +512,7 @@ fn shown_service(service: &Service) -> ipvs::Service {
     ipvs::Service {
         key: service.key,
         config: convert::service_config(&service.spec),
-        stats: service.estimator.stats(),
+        stats: service.estimator.stats(&total(&service.tallies)),
     }
 }
 
@@ -523,7 +523,7 @@ fn shown_dest(dest: &Dest) -> ipvs::Dest {
         active: now.active,
         inactive: now.inactive,
         persistent: now.persistent,
-        stats: dest.estimator.stats(),
+        stats: dest.estimator.stats(&now),
     }
 }
 

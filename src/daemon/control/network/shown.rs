@@ -2,6 +2,7 @@
 
 use ripvs_api::ripvs::{Mac, Neigh, NeighState, Port, PortKind, Route, RouteKind};
 use ripvs_core::net::{NeighEntry, Nud, LO};
+use ripvs_packet::PortId;
 
 use super::{Named, Network, Traffic};
 
@@ -13,10 +14,12 @@ impl Network {
             .and_then(|port| self.ports.get(usize::from(port.0)));
         let own_device = named.kind == PortKind::Port || named.kind == PortKind::Bond;
         let device = setup.filter(|_| own_device);
-        let [rx_packets, rx_bytes, tx_packets, tx_bytes, tx_dropped] = match iface.port {
-            Some(port) if own_device => traffic.port(port),
-            _ => [0; 5],
+        let counted = match named.kind {
+            PortKind::Vlan => self.vlan_place(named),
+            _ => iface.port,
         };
+        let [rx_packets, rx_bytes, tx_packets, tx_bytes, tx_dropped] =
+            counted.map_or([0; 5], |place| traffic.port(place));
         let stats = device
             .and_then(|setup| setup.device.as_ref())
             .and_then(|device| device.stats().ok())
@@ -50,6 +53,16 @@ impl Network {
             rx_no_buffers: stats.rx_nombuf,
             tx_dropped,
         })
+    }
+
+    /// Where a VLAN is counted: behind the ports, in the order of the configuration.
+    fn vlan_place(&self, named: &Named) -> Option<PortId> {
+        let mut vlans = self
+            .named
+            .iter()
+            .filter(|other| other.kind == PortKind::Vlan);
+        let number = vlans.position(|other| other.id == named.id)?;
+        Some(PortId((self.ports.len() + number) as u16))
     }
 
     /// `ripvsadm route`: the operator's routes, then the networks of the interfaces.

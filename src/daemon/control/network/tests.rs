@@ -257,3 +257,23 @@ fn the_requests_of_a_snapshot_are_what_was_changed_since_the_configuration() {
     let prefix: Prefix = "198.18.1.1/24".parse().unwrap();
     assert!(matches!(&requests[1], Request::AddAddr(added) if added.addr == prefix));
 }
+
+/// Each place has counted its own number.
+struct Numbered;
+
+impl Traffic for Numbered {
+    fn port(&self, port: PortId) -> [u64; 5] {
+        [u64::from(port.0); 5]
+    }
+}
+
+#[test]
+fn vlans_are_counted_behind_the_ports() {
+    let (network, _) = network();
+    let shown = network.show_ports(&Numbered);
+    let counts: Vec<(&str, u64)> = shown
+        .iter()
+        .map(|port| (port.name.as_str(), port.rx_packets))
+        .collect();
+    assert_eq!(counts, [("lo", 0), ("eth0", 0), ("eth1", 1), ("eth1.5", 3)]);
+}

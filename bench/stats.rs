@@ -18,7 +18,7 @@ pub fn spread(values: &[f64]) -> f64 {
     let n = sorted.len();
     match n {
         0 | 1 => 0.0,
-        _ => (sorted[(3 * n) / 4 - usize::from(n % 4 == 0)] - sorted[n / 4]) / 2.0,
+        _ => (sorted[(3 * (n - 1)).div_ceil(4)] - sorted[(n - 1) / 4]) / 2.0,
     }
 }
 

@@ -389,7 +389,7 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Marks a template as one under which a connection was established.
-    fn assure<A: Tables<F>>(&mut self, control: ConnRef) {
+    pub(crate) fn assure<A: Tables<F>>(&mut self, control: ConnRef) {
         if control.worker != self.id {
             self.post(
                 control.worker,

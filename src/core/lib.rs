@@ -22,6 +22,7 @@ pub mod mark;
 pub mod message;
 pub mod net;
 mod options;
+mod outgoing;
 mod owner;
 mod packet;
 mod related;

@@ -83,7 +83,7 @@ impl<F: Frame> Worker<F> {
             return self.id;
         }
         if service.central() {
-            return WorkerId((ask.service.0 % u32::from(self.workers)) as u16);
+            return self.owners.of_service(&service.spec.key);
         }
         if service.persistent() {
             let key = TemplateKey::of(service, ask);
@@ -106,7 +106,7 @@ impl<F: Frame> Worker<F> {
         if service.mark().is_none() && ask.vport != service.port() {
             return Choice::Nobody;
         }
-        let Some(id) = self.pick(now, ask) else {
+        let Some(id) = ask.server.or_else(|| self.pick(now, ask)) else {
             return Choice::Nobody;
         };
         let port = self.services.dest(id).map_or(0, |dest| dest.spec.port);
@@ -143,11 +143,11 @@ impl<F: Frame> Worker<F> {
                 table.find_template(table.hash_in(&lookup), &lookup)
             }
         };
-        let usable = found.and_then(|id| Some((id, self.template_dest::<A>(id)?)));
+        let usable = found.and_then(|id| Some((id, self.template_dest::<A>(id, ask.server)?)));
         let (template, dest) = match usable {
             Some(template) => template,
             None => {
-                let Some(dest) = self.pick(now, ask) else {
+                let Some(dest) = ask.server.or_else(|| self.pick(now, ask)) else {
                     return Choice::Nobody;
                 };
                 let Some(spec) = self.services.dest(dest).map(|dest| dest.spec.clone()) else {
@@ -214,15 +214,19 @@ impl<F: Frame> Worker<F> {
         }
     }
 
-    /// The dest of a template, if it may still be had (`ip_vs_check_template`). A template whose dest may not is given up:
-    /// it stays listed under a port that no packet asks for until its time is up.
-    fn template_dest<A: Tables<F>>(&mut self, id: ConnId) -> Option<DestId> {
+    /// The dest of a template, if it may still be had and is the one that is `wanted`, if any (`ip_vs_check_template`). A
+    /// template whose dest is not is given up: it stays listed under a port that no packet asks for until its time is up.
+    fn template_dest<A: Tables<F>>(
+        &mut self,
+        id: ConnId,
+        wanted: Option<DestId>,
+    ) -> Option<DestId> {
         let dest = A::table(self).get(id)?.dest();
         let quiescent_expires = self.settings.expire_quiescent_template != 0;
         let good = dest
             .and_then(|dest| self.services.dest(dest))
             .is_some_and(|dest| dest.available && !(quiescent_expires && dest.spec.weight == 0));
-        if good {
+        if good && wanted.is_none_or(|wanted| dest == Some(wanted)) {
             return dest;
         }
         self.calls.give_up(A::IS_V6, id);

@@ -299,6 +299,7 @@ impl<F: Frame> Worker<F> {
             vport: key.vport,
             call_id: None,
             inverse: false,
+            server: None,
         };
         if self
             .services
@@ -342,7 +343,7 @@ impl<F: Frame> Worker<F> {
     }
 
     /// Makes the connection that was chosen a dest for, and sends its first packet on.
-    fn begin<A: Tables<F>>(
+    pub(crate) fn begin<A: Tables<F>>(
         &mut self,
         now: Time,
         pkt: Packet<F>,
@@ -351,10 +352,12 @@ impl<F: Frame> Worker<F> {
         io: &mut impl Io<F>,
     ) -> Passed<F> {
         match choice {
+            Choice::Nobody if ask.server.is_some() => Some(pkt),
             Choice::Nobody => self.leave::<A>(now, pkt, ask, io),
             Choice::Refused(reason) => self.discard(pkt, *reason),
             Choice::Dest { .. } => match self.admit::<A>(now, ask, choice) {
                 Ok(path) if ask.inverse => self.relate_in(now, pkt, &path, io),
+                Ok(path) if ask.server.is_some() => self.began(now, pkt, choice, &path, io),
                 Ok(path) => self.carry(now, pkt, &path, io),
                 Err(reason) => self.discard(pkt, reason),
             },
@@ -389,6 +392,10 @@ impl<F: Frame> Worker<F> {
             self.unchoose(now, &choice, A::IS_V6);
             return;
         };
+        if ask.server.is_some() {
+            self.chosen_for_server::<A>(now, pkt, &ask, &choice, io);
+            return;
+        }
         // One that is to be begun anew may still be there: an FTP control connection with data connections.
         let known = self
             .find_in(&ask.key::<A>())
@@ -437,7 +444,7 @@ impl<F: Frame> Worker<F> {
     pub(crate) fn reply<A: Tables<F>>(
         &mut self,
         now: Time,
-        mut pkt: Packet<F>,
+        pkt: Packet<F>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
         if !is_balanced(pkt.info.protocol) || pkt.is_later_fragment() {
@@ -456,13 +463,28 @@ impl<F: Frame> Worker<F> {
             .find_out(hash, &key)
             .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
         let Some(path) = found else {
-            return self.stray::<A>(now, pkt, &key, io);
+            return match self.own_request::<A>(&pkt, &key) {
+                Some(ask) => self.assign::<A>(now, pkt, ask, io),
+                None => self.stray::<A>(now, pkt, &key, io),
+            };
         };
+        self.send_answer(now, pkt, &path, &key, io)
+    }
+
+    /// Sends a server's packet of a connection on to the client, as the virtual service's.
+    pub(crate) fn send_answer<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        mut pkt: Packet<F>,
+        path: &Path<A>,
+        key: &OutKey<A>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
         let old = End {
             addr: key.saddr,
             port: key.sport,
         };
-        let expected = match self.translate_conn(&mut pkt, &path, Side::Source, old, path.virt) {
+        let expected = match self.translate_conn(&mut pkt, path, Side::Source, old, path.virt) {
             Ok(expected) => expected,
             Err(reason) => return self.discard(pkt, reason),
         };
@@ -471,8 +493,8 @@ impl<F: Frame> Worker<F> {
             self.advance::<A>(now, id, &pkt, Direction::Output);
         }
         match expected {
-            Some(expected) => self.announce_reply(now, expected, pkt, &path, key.saddr, io),
-            None => self.send_reply::<A>(now, pkt, &path, key.saddr, io),
+            Some(expected) => self.announce_reply(now, expected, pkt, path, key.saddr, io),
+            None => self.send_reply::<A>(now, pkt, path, key.saddr, io),
         }
     }
 
@@ -488,7 +510,8 @@ impl<F: Frame> Worker<F> {
             && matches!(pkt.info.protocol, proto::TCP | proto::UDP | proto::SCTP)
             && self
                 .services
-                .is_real_server(pkt.info.protocol, A::to_ip(key.saddr), key.sport);
+                .real_server(pkt.info.protocol, A::to_ip(key.saddr), key.sport)
+                .is_some();
         if !known || pkt.is_reset() {
             return Some(pkt);
         }
@@ -527,7 +550,7 @@ fn request_key<A: Ip, F: Frame>(pkt: &Packet<F>) -> Option<Key<A>> {
 }
 
 /// The key of a server's packet.
-fn answer_key<A: Ip, F: Frame>(pkt: &Packet<F>) -> Option<OutKey<A>> {
+pub(crate) fn answer_key<A: Ip, F: Frame>(pkt: &Packet<F>) -> Option<OutKey<A>> {
     let (sport, dport) = pkt.ports()?;
     Some(OutKey {
         proto: keyed(pkt.info.protocol),

@@ -224,6 +224,9 @@ impl<F: Frame> Worker<F> {
             return;
         };
         let step = state::step(record, direction, pkt.state_signal(), timeouts, secure);
+        if direction == Direction::Input {
+            record.count_packet();
+        }
         let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
         A::table_mut(self).touch(id, now.tick());
         if step.active != 0 {
@@ -382,14 +385,20 @@ impl<F: Frame> Worker<F> {
             return;
         };
         let left = record.drop_controlled();
-        let dispensable = !record.has(Flags::TEMPLATE) || record.state != state::template::ASSURED;
+        let record = *record;
+        let assured = record.has(Flags::TEMPLATE) && record.state == state::template::ASSURED;
+        // One of a removed dest goes with its connections, assured or not (`ip_vs_expire_nodest_conn_flush`).
+        let dest = record.dest().and_then(|dest| self.services.dest(dest));
+        let orphan =
+            self.settings.expire_nodest_conn != 0 && dest.is_some_and(|dest| !dest.available);
+        let dispensable = !assured || orphan;
         if dropped && left == 0 && dispensable {
             self.drop_conn::<A>(now, id);
         }
     }
 
     /// Marks a template as one under which a connection was established.
-    fn assure<A: Tables<F>>(&mut self, control: ConnRef) {
+    pub(crate) fn assure<A: Tables<F>>(&mut self, control: ConnRef) {
         if control.worker != self.id {
             self.post(
                 control.worker,

@@ -4,9 +4,11 @@
 use ripvs_packet::parse::{self, ParseError};
 use ripvs_packet::{eth::ethertype, Frame, PortId};
 
+use crate::conn::Key;
 use crate::datapath::Passed;
 use crate::frag::Gathered;
 use crate::hop::Hop;
+use crate::mark::Probe;
 use crate::message::{Msg, Parcel};
 use crate::net::{DstKind, IcmpKind, Offender, Outgoing, RouteHit};
 use crate::packet::{ports, Packet};
@@ -125,7 +127,7 @@ impl<F: Frame> Worker<F> {
             }
             _ => (0, 0),
         };
-        let found = self.marks.lookup(&crate::mark::Probe {
+        let found = self.marks.lookup(&Probe {
             iface: pkt.rx.iface,
             proto: pkt.info.protocol,
             src: pkt.info.src_ip(),
@@ -171,7 +173,9 @@ impl<F: Frame> Worker<F> {
                     }
                 }
                 let ip = pkt.ip().get(at..).unwrap_or_default();
-                let about_reply = local || self.net.is_local(A::to_ip(quoted.src));
+                let about_reply = local
+                    || self.net.is_local(A::to_ip(quoted.src))
+                    || self.diverts(pkt, reply_key(ip, &quoted));
                 let client = if about_reply {
                     reply_key(ip, &quoted).map(|key| (key.caddr, key.cport))
                 } else {
@@ -190,6 +194,22 @@ impl<F: Frame> Worker<F> {
             self.owners
                 .of_client(info.dst_ip(), ports.map_or(0, |ports| ports.1))
         }
+    }
+
+    /// Whether a request of that key would be ours by its mark.
+    fn diverts<A: Tables<F>>(&self, pkt: &Packet<F>, key: Option<Key<A>>) -> bool {
+        let Some(key) = key.filter(|_| !self.marks.is_empty()) else {
+            return false;
+        };
+        let probe = Probe {
+            iface: pkt.rx.iface,
+            proto: key.proto,
+            src: A::to_ip(key.caddr),
+            dst: A::to_ip(key.vaddr),
+            sport: key.cport,
+            dport: key.vport,
+        };
+        self.marks.lookup(&probe).is_some_and(|rule| rule.divert)
     }
 
     /// Hands a packet to its owner.

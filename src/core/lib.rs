@@ -22,6 +22,7 @@ pub mod mark;
 pub mod message;
 pub mod net;
 mod options;
+mod outgoing;
 mod owner;
 mod packet;
 mod related;
@@ -39,6 +40,7 @@ pub mod tally;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod tunnel;
 pub mod types;
 pub mod verdict;

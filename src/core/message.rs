@@ -52,6 +52,8 @@ pub struct Ask {
     pub call_id: Option<Vec<u8>>,
     /// Whether the packet goes the other way: it is a reply, quoted in an ICMP error (`schedule_icmp`).
     pub inverse: bool,
+    /// The dest that begins the connection itself: a SIP server's own request.
+    pub server: Option<DestId>,
 }
 
 impl Ask {

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 
 use crate::choose::TemplateKey;
+use crate::spec::ServiceKey;
 use crate::types::WorkerId;
 
 /// The rule by which packets, fragments and templates find their worker: the same on every worker.
@@ -45,6 +46,21 @@ impl Owners {
         }
         let hash = self.mix_ip(self.mix_ip(self.seed, src), dst);
         self.worker(self.mix(hash, u64::from(id) << 8 | u64::from(protocol)))
+    }
+
+    /// Who schedules for a service whose connections are counted at one worker: the same for a service that was deleted and
+    /// comes back, whose templates and connections are still there.
+    pub fn of_service(&self, key: &ServiceKey) -> WorkerId {
+        if self.workers == 1 {
+            return WorkerId(0);
+        }
+        self.worker(match *key {
+            ServiceKey::Addr { proto, addr, port } => self.mix(
+                self.mix_ip(self.seed, addr),
+                u64::from(port) << 8 | u64::from(proto),
+            ),
+            ServiceKey::Mark { mark, af } => self.mix(self.seed, u64::from(mark) << 8 | af as u64),
+        })
     }
 
     /// Where a persistence template lives.

@@ -154,6 +154,7 @@ impl<F: Frame> Worker<F> {
             vport: key.vport,
             call_id: None,
             inverse: true,
+            server: None,
         };
         self.assign::<A>(now, pkt, ask, io)
     }

@@ -117,6 +117,9 @@ impl Dest {
     }
 }
 
+/// A dest, and the protocol of its service, if that has one.
+type RealServer = (Option<u8>, DestId);
+
 /// All services and dests of one worker.
 #[derive(Default)]
 pub struct Services {
@@ -132,8 +135,11 @@ pub struct Services {
     ftps: [usize; 2],
     /// Services by mark.
     marks: usize,
-    /// How many services hold each real server (protocol, address, port) under NAT: for `nat_icmp_send`.
-    real_servers: HashMap<(u8, IpAddr, u16), usize>,
+    /// Dests under NAT by address and port, the one added last at the end, with the protocol of their service, if it has
+    /// one: for `nat_icmp_send` and for servers' own requests.
+    real_servers: HashMap<(IpAddr, u16), Vec<RealServer>>,
+    /// Services with a persistence engine that heeds servers' own requests.
+    engines: usize,
     /// The service whose scheduler was last let forget.
     expire_next: usize,
     /// How many services hold each end of a tunnel: for ICMP errors about them.
@@ -233,9 +239,17 @@ impl Services {
         self.marks > 0
     }
 
-    /// Whether some service has this real server under NAT.
-    pub fn is_real_server(&self, proto: u8, addr: IpAddr, port: u16) -> bool {
-        self.real_servers.contains_key(&(proto, addr, port))
+    /// Whether any service has a persistence engine that heeds servers' own requests (`conn_out_counter`).
+    pub fn has_engines(&self) -> bool {
+        self.engines > 0
+    }
+
+    /// The dest under NAT with this address and port (`ip_vs_find_real_service`): of the protocol's services or those by
+    /// mark, the one added last.
+    pub fn real_server(&self, proto: u8, addr: IpAddr, port: u16) -> Option<DestId> {
+        let servers = self.real_servers.get(&(addr, port))?;
+        let fits = |(own, _): &&RealServer| own.is_none_or(|own| own == proto);
+        servers.iter().rev().find(fits).map(|(_, id)| *id)
     }
 
     /// Whether some service has a dest at that address behind such a tunnel.
@@ -282,6 +296,7 @@ impl Services {
             self.services.resize_with(at + 1, || None);
         }
         self.count_special(&spec.key, 1);
+        self.engines += usize::from(spec.pe_sip);
         self.by_key.insert(spec.key, id);
         self.hold(spec.key.addr(), 1, 0);
         let (worker, workers) = if spec.exact { (0, 1) } else { self.share };
@@ -299,8 +314,10 @@ impl Services {
         let share = self.share;
         if let Some(service) = self.get_mut(id) {
             service.group.set_scheduler(spec.sched, spec.flags);
+            let (old, new) = (service.spec.pe_sip, spec.pe_sip);
             service.spec = spec;
             service.set_share(share);
+            self.engines = self.engines + usize::from(new) - usize::from(old);
         }
     }
 
@@ -318,6 +335,7 @@ impl Services {
         }
         if let Some(service) = self.services[id.0 as usize].take() {
             self.count_special(&service.spec.key, -1);
+            self.engines -= usize::from(service.spec.pe_sip);
             self.by_key.remove(&service.spec.key);
             self.hold(service.spec.key.addr(), -1, 0);
         }
@@ -386,7 +404,7 @@ impl Services {
         entry.limited += usize::from(spec.upper > 0);
         entry.set_share(share);
         let key = entry.spec.key;
-        self.note_way(&key, &spec);
+        self.note_way(&key, id, &spec);
     }
 
     /// Changes weight, thresholds, forwarding and tunnel of a dest. Its connections keep their way of forwarding.
@@ -409,8 +427,11 @@ impl Services {
         entry.group.edit(id, spec.weight);
         entry.group.set_overloaded(id, overloaded);
         let key = entry.spec.key;
-        self.forget_way(&key, &old);
-        self.note_way(&key, &spec);
+        // One that stays what it was keeps its place.
+        if (old.forward, old.tunnel) != (spec.forward, spec.tunnel) {
+            self.forget_way(id, &old);
+            self.note_way(&key, id, &spec);
+        }
     }
 
     /// Takes a dest out of its service. Its record stays for the connections that refer to it.
@@ -427,8 +448,7 @@ impl Services {
         entry.limited -= usize::from(spec.upper > 0);
         entry.set_share(share);
         entry.group.remove(id);
-        let key = entry.spec.key;
-        self.forget_way(&key, &spec);
+        self.forget_way(id, &spec);
     }
 
     /// Lets go of a removed dest that nothing refers to any more.
@@ -469,27 +489,40 @@ impl Services {
         }
     }
 
-    fn note_way(&mut self, service: &ServiceKey, spec: &DestSpec) {
-        match (spec.forward, service) {
-            (Forward::Masq, ServiceKey::Addr { proto, .. }) => {
-                *self
-                    .real_servers
-                    .entry((*proto, spec.addr, spec.port))
-                    .or_insert(0) += 1;
+    fn note_way(&mut self, service: &ServiceKey, id: DestId, spec: &DestSpec) {
+        match spec.forward {
+            Forward::Masq => {
+                let servers = self.real_servers.entry((spec.addr, spec.port));
+                servers.or_default().push((protocol(service), id));
             }
-            (Forward::Tunnel, _) => *self.tunnels.entry((spec.addr, spec.tunnel)).or_insert(0) += 1,
+            Forward::Tunnel => *self.tunnels.entry((spec.addr, spec.tunnel)).or_insert(0) += 1,
             _ => {}
         }
     }
 
-    fn forget_way(&mut self, service: &ServiceKey, spec: &DestSpec) {
-        match (spec.forward, service) {
-            (Forward::Masq, ServiceKey::Addr { proto, .. }) => {
-                forget(&mut self.real_servers, &(*proto, spec.addr, spec.port));
+    fn forget_way(&mut self, id: DestId, spec: &DestSpec) {
+        match spec.forward {
+            Forward::Masq => {
+                let key = (spec.addr, spec.port);
+                let Some(servers) = self.real_servers.get_mut(&key) else {
+                    return;
+                };
+                servers.retain(|(_, other)| *other != id);
+                if servers.is_empty() {
+                    self.real_servers.remove(&key);
+                }
             }
-            (Forward::Tunnel, _) => forget(&mut self.tunnels, &(spec.addr, spec.tunnel)),
+            Forward::Tunnel => forget(&mut self.tunnels, &(spec.addr, spec.tunnel)),
             _ => {}
         }
+    }
+}
+
+/// The protocol of a service; none of one by mark.
+fn protocol(service: &ServiceKey) -> Option<u8> {
+    match service {
+        ServiceKey::Addr { proto, .. } => Some(*proto),
+        ServiceKey::Mark { .. } => None,
     }
 }
 

@@ -202,19 +202,21 @@ impl Rig {
 
     /// Adds a dest.
     pub fn dest(&mut self, service: ServiceId, addr: &str, port: u16, forward: Forward) -> DestId {
-        self.dest_as(
-            service,
-            DestSpec {
-                addr: addr.parse().unwrap(),
-                port,
-                forward,
-                weight: 1,
-                upper: 0,
-                lower: 0,
-                tunnel: TunnelKind::Ipip,
-                tunnel_csum: TunnelCsum::None,
-            },
-        )
+        self.dest_as(service, Rig::dest_spec(addr, port, forward))
+    }
+
+    /// A dest of weight 1 without thresholds.
+    pub fn dest_spec(addr: &str, port: u16, forward: Forward) -> DestSpec {
+        DestSpec {
+            addr: addr.parse().unwrap(),
+            port,
+            forward,
+            weight: 1,
+            upper: 0,
+            lower: 0,
+            tunnel: TunnelKind::Ipip,
+            tunnel_csum: TunnelCsum::None,
+        }
     }
 
     /// Adds a dest.

@@ -163,19 +163,9 @@ fn an_upper_threshold_counts_all_workers() {
     for workers in WORKERS {
         let mut rig = Rig::new(workers);
         let service = rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Rr);
-        rig.dest_as(
-            service,
-            crate::spec::DestSpec {
-                addr: "10.0.0.11".parse().unwrap(),
-                port: 53,
-                forward: Forward::Route,
-                weight: 1,
-                upper: 5,
-                lower: 0,
-                tunnel: crate::spec::TunnelKind::Ipip,
-                tunnel_csum: crate::spec::TunnelCsum::None,
-            },
-        );
+        let mut spec = Rig::dest_spec("10.0.0.11", 53, Forward::Route);
+        spec.upper = 5;
+        rig.dest_as(service, spec);
         for port in 1000..1010 {
             rig.send(
                 0,
@@ -309,5 +299,49 @@ fn a_packet_too_long_for_its_tunnel_is_dropped() {
         }
         assert_eq!(rig.counters().dropped_for(Drop::TooBig), drops);
         assert!(rig.counters().balanced());
+    }
+}
+
+/// Connections that each of three dests (weights 3, 2, 1) gets of so many clients of a UDP service.
+fn spread(workers: u16, kind: SchedKind, clients: u32) -> Vec<u32> {
+    let mut rig = Rig::new(workers);
+    let service = rig.service(proto::UDP, "192.0.2.100", 53, kind);
+    let dests: Vec<_> = (1..=3)
+        .map(|weight| {
+            let mut spec = Rig::dest_spec(&format!("10.0.0.{}", 10 + weight), 53, Forward::Route);
+            spec.weight = weight;
+            rig.dest_as(service, spec)
+        })
+        .collect();
+    for n in 0..clients {
+        let client = format!("198.19.{}.{}", n >> 8, n & 255);
+        rig.send(
+            0,
+            &segment(0, proto::UDP, (&client, 1000), ("192.0.2.100", 53), 0),
+        );
+    }
+    dests.iter().map(|dest| rig.tally(*dest).inactive).collect()
+}
+
+/// The bound that docs/differences.md states: with scheduling left to each of W workers, a dest's share of connections is
+/// that of one worker within W × (its weight + 1); where clients are hashed it is the same.
+#[test]
+fn several_workers_spread_connections_as_one_does() {
+    const CLIENTS: u32 = 1200;
+    use SchedKind::{Dh, Fo, Lc, Nq, Rr, Sed, Sh, Wlc, Wrr};
+    for kind in [Rr, Wrr, Lc, Wlc, Sed, Nq, Fo, Dh, Sh] {
+        let (one, three) = (spread(1, kind, CLIENTS), spread(3, kind, CLIENTS));
+        assert_eq!(three.iter().sum::<u32>(), CLIENTS, "{kind:?}");
+        for (weight, (one, three)) in (1..).zip(one.iter().zip(&three)) {
+            let bound = if matches!(kind, Dh | Sh | Fo) {
+                0
+            } else {
+                3 * (weight + 1)
+            };
+            assert!(
+                one.abs_diff(*three) <= bound,
+                "{kind:?}: {one} and {three} of weight {weight}"
+            );
+        }
     }
 }

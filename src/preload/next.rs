@@ -46,6 +46,10 @@ impl Failure for isize {
     const VALUE: isize = -1;
 }
 
+impl Failure for i64 {
+    const VALUE: i64 = -1;
+}
+
 impl Failure for *mut libc::FILE {
     const VALUE: *mut libc::FILE = ptr::null_mut();
 }

@@ -24,8 +24,10 @@ pub enum Kind {
     Netlink = 1,
     /// A connection to ripvsd that stands for one.
     Link = 2,
-    /// A setting, opened.
+    /// A setting, open for writing.
     Setting = 3,
+    /// A file of /proc that lies in memory.
+    File = 4,
 }
 
 /// Enters a descriptor.
@@ -45,6 +47,7 @@ pub fn kind(fd: RawFd) -> Option<Kind> {
         1 => Kind::Netlink,
         2 => Kind::Link,
         3 => Kind::Setting,
+        4 => Kind::File,
         _ => return None,
     };
     if identity(fd) == Some(FILES[row].load(Relaxed)) {

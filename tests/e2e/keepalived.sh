@@ -24,6 +24,15 @@ global_defs {
     script_user root
     enable_script_security
 }
+vrrp_instance lab {
+    interface servers
+    virtual_router_id 51
+    priority 255
+    advert_int 1
+    virtual_ipaddress {
+        10.0.0.200/24
+    }
+}
 virtual_server 192.0.2.100 80 {
     delay_loop 1
     lb_algo wrr
@@ -116,12 +125,17 @@ start_traffic() {
 
 touch "$LAB_DIR/answers" "$LAB_DIR/failures" "$LAB_DIR/web3-is-well" "$LAB_DIR/web2/www/health"
 configure 1
-lab_start lb keepalived.log "$RIPVS_BIN/ripvs-exec" keepalived -n -l -D -C -f "$LAB_DIR/keepalived.conf" \
-    -p "$LAB_DIR/keepalived.pid" -c "$LAB_DIR/checkers.pid"
+lab_start lb keepalived.log "$RIPVS_BIN/ripvs-exec" keepalived -n -l -D -f "$LAB_DIR/keepalived.conf" \
+    -p "$LAB_DIR/keepalived.pid" -c "$LAB_DIR/checkers.pid" -r "$LAB_DIR/vrrp.pid"
 keepalived=$LAB_STARTED
 become "keepalived adds the service and its servers" $ONE=1 $TWO=1 $THREE=1
 start_traffic
 carried_by web1 web2 web3
+vrrp_address() {
+    on lb ip -brief address show dev servers | grep -q 10.0.0.200/24
+}
+until_true 30 vrrp_address || lab_fail "no address by VRRP: $(tail -n 20 "$LAB_DIR/keepalived.log")"
+echo "ok VRRP sets its address in the kernel"
 
 # the first server's way back to the balancer, which asks, is gone; its clients do not notice
 on web1 ip route add unreachable 10.0.0.253

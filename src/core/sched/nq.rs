@@ -10,6 +10,9 @@ pub(super) enum Nq {
 }
 
 impl Rank for Nq {
+    // Connections without states, UDP's, are never active: one dest then has them all.
+    const FIXED: bool = true;
+
     fn of(member: &Member) -> Option<Nq> {
         let ratio = Ratio::of(member, u64::from(member.active) + 1)?;
         Some(if member.active == 0 {

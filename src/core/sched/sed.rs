@@ -7,6 +7,9 @@ use super::pool::{Member, Pool};
 pub(super) struct Sed(Ratio);
 
 impl Rank for Sed {
+    // Connections without states, UDP's, are never active: one dest then has them all.
+    const FIXED: bool = true;
+
     fn of(member: &Member) -> Option<Sed> {
         Ratio::of(member, u64::from(member.active) + 1).map(Sed)
     }

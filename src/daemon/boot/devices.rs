@@ -6,7 +6,6 @@
 
 use ripvs_nic::{
     devargs, BondMode, Device, Eal, Mempool, PortConfig, PortError, Rss, RxQueue, TxQueue,
-    DATA_ROOM,
 };
 use ripvs_packet::PortId;
 
@@ -55,7 +54,7 @@ pub fn start(eal: &Eal, config: &Config, workers: usize) -> Result<Ports, String
     let mut wanted = attach(eal, config, workers)?;
     let interfaces = wanted.len();
     attach_companions(eal, config, &mut wanted)?;
-    let (pool, notes) = make_pool(eal, &wanted, workers)?;
+    let (pool, notes) = make_pool(eal, &wanted, workers, config)?;
     let mut ports = Ports {
         setups: Vec::new(),
         rx: (0..workers).map(|_| Vec::new()).collect(),
@@ -288,8 +287,9 @@ fn make_pool(
     eal: &Eal,
     wanted: &[Wanted],
     workers: usize,
+    config: &Config,
 ) -> Result<(Mempool, Vec<String>), String> {
-    let mut room = DATA_ROOM;
+    let mut room = config.mbuf_size;
     let mut mbufs = 0u32;
     for port in wanted {
         let fail = |error: PortError| format!("port {}: {error}", port.name);
@@ -304,7 +304,7 @@ fn make_pool(
     }
     let workers = workers as u32;
     let rings = workers * (workers - 1) * RING as u32;
-    let count = mbufs + rings + workers * (CACHE + HELD);
+    let count = (mbufs + rings + workers * (CACHE + HELD)).max(config.mbufs);
     let pool = Mempool::new(eal, "frames", count, CACHE, room, None)
         .map_err(|error| format!("no memory for {count} frames of {room} bytes: {error}"))?;
     Ok((pool, Vec::new()))

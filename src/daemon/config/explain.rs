@@ -76,6 +76,13 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         0 => writeln!(out, "ICMP errors: as many as there is cause for.")?,
         limit => writeln!(out, "ICMP errors: at most {limit} a second.")?,
     }
+    if config.mbufs > 0 {
+        writeln!(
+            out,
+            "Packet buffers: {} at least, of {} bytes.",
+            config.mbufs, config.mbuf_size
+        )?;
+    }
     if !config.ftp_ports.is_empty() {
         let list: Vec<String> = config.ftp_ports.iter().map(u16::to_string).collect();
         writeln!(out, "FTP helper: on port {}.", list.join(", "))?;

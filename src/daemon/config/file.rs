@@ -30,6 +30,8 @@ pub struct File {
     pub scheduling: Option<Scheduling>,
     pub mh_table_bits: Option<Spanned<u8>>,
     pub icmp_ratelimit: Option<u32>,
+    pub mbufs: Option<u32>,
+    pub mbuf_size: Option<u16>,
     #[serde(default)]
     pub ftp_ports: Vec<Spanned<u16>>,
     #[serde(default)]

@@ -188,6 +188,10 @@ pub struct Config {
     pub mh_table_bits: u8,
     /// ICMP errors per second, for the whole box; 0 for no limit.
     pub icmp_ratelimit: u32,
+    /// Packet buffers that there are at least, whatever the ports need.
+    pub mbufs: u32,
+    /// Bytes of data in a packet buffer.
+    pub mbuf_size: u16,
     /// Ports on which the FTP helper looks; none: it is off.
     pub ftp_ports: Vec<u16>,
     pub eal_args: Vec<String>,
@@ -211,6 +215,10 @@ pub const CONNECTIONS: u32 = 1 << 20;
 pub const SOCKET: &str = "/run/ripvs/ripvsd.sock";
 /// Default of `mh_table_bits`, as `CONFIG_IP_VS_MH_TAB_INDEX` of the kernel.
 pub const MH_TABLE_BITS: u8 = 12;
+/// Default of `mbuf_size`: a frame of the usual MTU.
+pub const MBUF_SIZE: u16 = ripvs_nic::DATA_ROOM;
+/// Least `mbuf_size`: all headers of a packet in its first buffer.
+pub const MBUF_SIZE_MIN: u16 = 256;
 /// Default of `icmp_ratelimit`, as `net.ipv4.icmp_msgs_per_sec` of the kernel.
 pub const ICMP_RATELIMIT: u32 = 1000;
 

@@ -10,7 +10,7 @@ use super::file::{self, File};
 use super::values::{Cidr, Device, FileMode, InterfaceName, Mac, Prefix};
 use super::{
     At, Bond, Config, Idle, Mark, Neighbour, Origin, Owner, Port, Route, Scheduling, Vlan, Workers,
-    CONNECTIONS, ICMP_RATELIMIT, MH_TABLE_BITS, SOCKET,
+    CONNECTIONS, ICMP_RATELIMIT, MBUF_SIZE, MBUF_SIZE_MIN, MH_TABLE_BITS, SOCKET,
 };
 use crate::sysctl;
 
@@ -266,6 +266,8 @@ pub fn assemble(file: File, options: &Options) -> Result<Config, Wrong> {
         scheduling: options.scheduling.or(file.scheduling).unwrap_or_default(),
         mh_table_bits,
         icmp_ratelimit: file.icmp_ratelimit.unwrap_or(ICMP_RATELIMIT),
+        mbufs: file.mbufs.unwrap_or(0),
+        mbuf_size: file.mbuf_size.unwrap_or(MBUF_SIZE).max(MBUF_SIZE_MIN),
         ftp_ports,
         eal_args: file
             .eal

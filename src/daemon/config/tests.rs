@@ -66,6 +66,8 @@ fn the_documented_example_is_right_and_uses_every_key() {
         "owner",
         "mh_table_bits",
         "icmp_ratelimit",
+        "mbufs",
+        "mbuf_size",
         "ftp_ports",
         "args",
         "name",

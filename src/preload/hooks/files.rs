@@ -3,12 +3,13 @@
 use std::ffi::{c_char, c_int, c_uint, c_void, CStr};
 use std::os::fd::IntoRawFd;
 
-use libc::{mode_t, FILE};
+use libc::{mode_t, off64_t, FILE};
 use rustix::fs::OFlags;
 
 use super::hooks;
 use crate::next::fail;
-use crate::proc::File;
+use crate::proc::{self, File};
+use crate::table::{self, Kind};
 
 /// The C library's own.
 mod real {
@@ -20,6 +21,8 @@ mod real {
         __open64_2(path: *const c_char, flags: c_int) -> c_int;
         __openat_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int;
         __openat64_2(dir: c_int, path: *const c_char, flags: c_int) -> c_int;
+        lseek(fd: c_int, offset: off64_t, whence: c_int) -> off64_t;
+        lseek64(fd: c_int, offset: off64_t, whence: c_int) -> off64_t;
         realpath(path: *const c_char, to: *mut c_char) -> *mut c_char;
         access(path: *const c_char, mode: c_int) -> c_int;
         faccessat(dir: c_int, path: *const c_char, mode: c_int, flags: c_int) -> c_int;
@@ -81,9 +84,12 @@ unsafe fn ours<'a>(path: *const c_char) -> Option<File<'a>> {
 /// As [`ours`].
 unsafe fn opened(path: *const c_char, flags: c_int) -> Option<c_int> {
     // SAFETY: as the caller promises.
-    let file = unsafe { ours(path) }?;
+    let (file, path) = unsafe { (ours(path)?, CStr::from_ptr(path).to_bytes()) };
     match file.open(OFlags::from_bits_retain(flags as u32))? {
-        Ok(fd) => Some(fd.into_raw_fd()),
+        Ok(fd) => {
+            proc::remember(&fd, path);
+            Some(fd.into_raw_fd())
+        }
         Err(errno) => Some(fail(errno.raw_os_error())),
     }
 }
@@ -116,6 +122,17 @@ unsafe fn opened_stream(path: *const c_char, mode: *const c_char) -> Option<*mut
     }
     // SAFETY: the descriptor is ours to give, and the mode the caller's.
     Some(unsafe { libc::fdopen(fd, mode) })
+}
+
+/// Goes back to the start of a file of ours. `None` where something else is asked for.
+fn rewound(fd: c_int, offset: off64_t, whence: c_int) -> Option<off64_t> {
+    if offset != 0 || whence != libc::SEEK_SET || table::kind(fd) != Some(Kind::File) {
+        return None;
+    }
+    Some(match proc::rewind(fd) {
+        Ok(()) => 0,
+        Err(errno) => fail(errno.raw_os_error()),
+    })
 }
 
 /// The path to ask the kernel about: the caller's own, or that of a file like ours.
@@ -198,6 +215,24 @@ hooks! {
         }
         // SAFETY: the caller's arguments.
         unsafe { real::fopen64(path, mode) }
+    }
+
+    /// A file of ours is made anew for who goes back to its start.
+    fn lseek(fd: c_int, offset: off64_t, whence: c_int) -> off64_t {
+        if let Some(at) = rewound(fd, offset, whence) {
+            return at;
+        }
+        // SAFETY: no memory is involved.
+        unsafe { real::lseek(fd, offset, whence) }
+    }
+
+    /// See [`lseek`].
+    fn lseek64(fd: c_int, offset: off64_t, whence: c_int) -> off64_t {
+        if let Some(at) = rewound(fd, offset, whence) {
+            return at;
+        }
+        // SAFETY: no memory is involved.
+        unsafe { real::lseek64(fd, offset, whence) }
     }
 
     /// Files of ours have no other names; procps' sysctl asks.

@@ -65,7 +65,7 @@ unsafe fn outgoing(fd: c_int, kind: Kind, parts: &[iovec], flags: c_int) -> Sent
         return Sent::ByKernel;
     };
     match kind {
-        Kind::Setting => return Sent::ByKernel,
+        Kind::Setting | Kind::File => return Sent::ByKernel,
         Kind::Link => {}
         Kind::Netlink => {
             let length: usize = parts.iter().map(|part| part.iov_len).sum();

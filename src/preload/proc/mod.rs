@@ -1,6 +1,7 @@
 //! The files below /proc by which the kernel shows IPVS, served from ripvsd: `/proc/net/ip_vs` and its like, and the
 //! settings in `/proc/sys/net/ipv4/vs`.
 
+mod again;
 mod format;
 mod listing;
 mod setting;
@@ -14,6 +15,7 @@ use rustix::io::Errno;
 
 use crate::{link, tell};
 
+pub use again::{remember, rewind};
 pub use setting::write as write_setting;
 
 /// Longest name that is taken for a setting's.

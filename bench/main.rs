@@ -1,0 +1,36 @@
+//! Measures what a packet costs: the whole of ripvsd beside dpdk-testpmd, and a worker alone in memory.
+
+mod memory;
+mod micro;
+mod rig;
+mod stats;
+mod traffic;
+mod worker;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+/// What is to be done.
+#[derive(Debug, Parser)]
+#[command(name = "ripvs-bench", about = "Measures what a packet costs")]
+enum Command {
+    /// A worker alone, in memory.
+    Micro(micro::Options),
+    /// ripvsd beside dpdk-testpmd.
+    Rig(rig::Options),
+}
+
+fn main() -> ExitCode {
+    let done = match Command::parse() {
+        Command::Micro(options) => micro::run(&options),
+        Command::Rig(options) => rig::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("ripvs-bench: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

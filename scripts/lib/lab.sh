@@ -13,6 +13,7 @@
 # 192.0.2.0/24 and 2001:db8:2::/64; every server has .100-.119 and ::100-::119 of them.
 #
 #     LAB=name                     what the namespaces' names begin with (set before sourcing)
+#     LAB_SETTINGS=lines           more lines for ripvsd's configuration
 #     lab_up [ARMS [WORKERS]]      builds it all; lab_down ends it, lab_down_at_exit sees to that
 #     on web1 COMMAND...           runs COMMAND in a namespace
 #     adm ARGS...                  runs ripvsadm; LAB_RIPVSD is the process of ripvsd
@@ -31,6 +32,10 @@ export RIPVS_SOCKET=$LAB_DIR/ripvsd.sock
 
 lab_fail() {
     echo "$LAB: $*" >&2
+    if [ -S "$RIPVS_SOCKET" ]; then
+        echo "--- what became of packets:" >&2
+        timeout 10 "$RIPVS_BIN/ripvsadm" drops >&2 || true
+    fi
     if [ -s "$LAB_DIR/ripvsd.log" ]; then
         echo "--- the last lines of $LAB_DIR/ripvsd.log:" >&2
         tail -n 20 "$LAB_DIR/ripvsd.log" >&2
@@ -121,6 +126,7 @@ socket = "$RIPVS_SOCKET"
 state_dir = "$LAB_DIR/state"
 idle = "adaptive"
 connections = 262144
+${LAB_SETTINGS:-}
 
 [eal]
 args = ["--no-huge", "--no-shconf", "--no-telemetry", "--no-pci", "-m", "256"]

@@ -1,4 +1,5 @@
-//! What IPVS does when it is short of memory: drop a share of new connections' packets, and be strict with TCP.
+//! What IPVS does when it is short of memory: drop a share of new connections' packets, give up connections that are hardly
+//! used (how is in `thin.rs`), and be strict with TCP.
 //!
 //! Follows `update_defense_level` and `ip_vs_todrop` (net/netfilter/ipvs/ip_vs_ctl.c). Where the kernel looks at its free
 //! pages, the measure here is how many connections may still be made, since their table is laid out beforehand.
@@ -9,6 +10,7 @@ use crate::settings::Settings;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Defence {
     secure_tcp: bool,
+    drop_entries: bool,
     /// One packet in so many is dropped; 0: none.
     drop_rate: u32,
     drop_counter: u32,
@@ -19,6 +21,11 @@ impl Defence {
     pub fn update(&mut self, settings: &Settings, free: u32) {
         let short = (free as u64) < settings.amemthresh as u64;
         self.secure_tcp = match settings.secure_tcp {
+            0 => false,
+            1 | 2 => short,
+            _ => true,
+        };
+        self.drop_entries = match settings.drop_entry {
             0 => false,
             1 | 2 => short,
             _ => true,
@@ -39,6 +46,11 @@ impl Defence {
     /// Whether TCP's strict states and timeouts are in force.
     pub fn secure_tcp(&self) -> bool {
         self.secure_tcp
+    }
+
+    /// Whether connections that are hardly used are given up.
+    pub fn drops_entries(&self) -> bool {
+        self.drop_entries
     }
 
     /// Whether this packet, the first of a connection, is one of those to be dropped.

@@ -224,6 +224,9 @@ impl<F: Frame> Worker<F> {
             return;
         };
         let step = state::step(record, direction, pkt.state_signal(), timeouts, secure);
+        if direction == Direction::Input {
+            record.count_packet();
+        }
         let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
         A::table_mut(self).touch(id, now.tick());
         if step.active != 0 {

@@ -40,6 +40,7 @@ pub mod tally;
 mod testing;
 #[cfg(test)]
 mod tests;
+mod thin;
 mod tunnel;
 pub mod types;
 pub mod verdict;

@@ -28,6 +28,7 @@ use crate::sip::Calls;
 use crate::state::Timeouts;
 use crate::sweep::Sweep;
 use crate::tally::Tally;
+use crate::thin::Thin;
 use crate::types::{Time, WorkerId};
 use crate::verdict::{Counters, Drop, Held, Verdict};
 
@@ -137,6 +138,7 @@ pub struct Worker<F: Frame> {
     pub(crate) burst: Vec<Packet<F>>,
     /// How far the search for connections of removed dests has come.
     pub(crate) sweep: Sweep,
+    pub(crate) thin: Thin,
     /// When the defences are looked at next.
     defence_due: Time,
 }
@@ -176,6 +178,7 @@ impl<F: Frame> Worker<F> {
             gone: Vec::new(),
             burst: Vec::new(),
             sweep: Sweep::default(),
+            thin: Thin::new(config.seed.wrapping_add(u64::from(config.id.0))),
             defence_due: now,
         })
     }
@@ -312,11 +315,13 @@ impl<F: Frame> Worker<F> {
         self.expire::<V4>(now, EXPIRE_BUDGET);
         self.expire::<V6>(now, EXPIRE_BUDGET);
         self.sweep(now);
+        self.thin(now);
         self.expire_fragments(now, io);
         self.net.tick(now, io);
         if now >= self.defence_due {
             self.defence_due = Time(now.0 + Time::from_secs(1).0);
             self.defence.update(&self.settings, self.conns_left());
+            self.begin_thinning();
             self.services.expire(now);
         }
         self.flush(io);

@@ -130,11 +130,11 @@ def main():
     assert held["web3"].pending() == "web3", "a server added again lost its connection"
     all_answer(held, "a server added again has its connections back")
 
-    # with expire_nodest_conn they end with their next packet
-    adm("sysctl set net.ipv4.vs.expire_nodest_conn 1")
-    adm("-d -t %s -r %s" % (SERVICE, SERVERS["web3"]))
+    # with expire_nodest_conn they end, at the latest with their next packet
     client = "%s:%d" % held["web3"].http.sock.getsockname()
     assert client in adm("-Lnc"), "no entry for %s" % client
+    adm("sysctl set net.ipv4.vs.expire_nodest_conn 1")
+    adm("-d -t %s -r %s" % (SERVICE, SERVERS["web3"]))
     held.pop("web3").ask_until(lambda: client not in adm("-Lnc"))
     all_answer(held, "expire_nodest_conn ends what has no server")
 

@@ -41,19 +41,33 @@ service() {
     done
 }
 
+# iperf ARGS...: what went wrong, or nothing. It wants all of one packet or more to arrive.
+iperf() {
+    on client iperf3 "$@" -J >"$LAB_DIR/iperf.json" 2>&1 || true
+    python3 - "$LAB_DIR/iperf.json" <<'END'
+import json, sys
+text = open(sys.argv[1]).read()
+try:
+    found = json.loads(text)
+    end = found.get("end", {})
+    total = end.get("sum_received") or end.get("sum") or {}
+    if "error" in found:
+        print(found["error"])
+    elif not total.get("bytes") or total.get("packets", 1) <= total.get("lost_packets", 0):
+        print("nothing came")
+except ValueError:
+    print(text)
+END
+}
+
 # perf ADDRESS...: iperf3 by TCP and by UDP. It opens several connections, so one server.
 perf() {
-    local address
+    local address wrong
     for address; do
-        on client iperf3 -c "$address" -n 20M -J >"$LAB_DIR/iperf.json" ||
-            lab_fail "iperf3 by TCP to $address: $(grep error "$LAB_DIR/iperf.json")"
-        on client iperf3 -c "$address" -u -b 100M -l 1200 -n 4M -J >"$LAB_DIR/iperf.json" ||
-            lab_fail "iperf3 by UDP to $address: $(grep error "$LAB_DIR/iperf.json")"
-        python3 - "$LAB_DIR/iperf.json" <<'END' || lab_fail "iperf3 by UDP to $address: nothing came"
-import json, sys
-end = json.load(open(sys.argv[1]))["end"]["sum"]
-sys.exit(end["packets"] == 0 or end["lost_packets"] >= end["packets"])
-END
+        wrong=$(iperf -c "$address" -n 20M)
+        [ -z "$wrong" ] || lab_fail "iperf3 by TCP to $address: $wrong"
+        wrong=$(iperf -c "$address" -u -b 100M -l 1200 -n 4M)
+        [ -z "$wrong" ] || lab_fail "iperf3 by UDP to $address: $wrong"
         echo "ok iperf3 $address"
     done
 }

@@ -47,7 +47,7 @@ impl Flags {
     /// The bits that mean nothing outside ripvs.
     pub const OURS: Flags = Flags(0x4000 | 0x8000 | 0x0040 | 0x0008);
     /// The bits that [`Record::set`] and [`Record::clear`] change.
-    pub const CHANGEABLE: Flags = Flags(0x0020 | 0x0080 | 0x0100 | 0x0200 | 0x0400 | 0x8000);
+    pub const CHANGEABLE: Flags = Flags(0x0020 | 0x0080 | 0x0100 | 0x0200 | 0x0400);
 
     const FORWARD: u16 = 0x0007;
 
@@ -131,7 +131,8 @@ zeroable! {
         pub timeout: u32,
         pub(super) links: Links,
         keeper: u16,
-        /// Connections controlled, unless this is a template; of an FTP data connection, who counts it.
+        /// Connections controlled, by a connection that has an application helper; of an FTP data connection, who counts
+        /// it; of any other that is no template, the first packets from its client.
         n_control: u16,
         /// The controlling record's place, or, in a template, which nothing controls, the number of connections controlled.
         control: u32,
@@ -312,13 +313,13 @@ impl<F: Family> Record<F> {
     pub fn n_control(&self) -> u32 {
         match self.flags {
             flags if flags.has(Flags::TEMPLATE) => self.control,
-            flags if flags.has(Flags::DATA) => 0,
-            _ => u32::from(self.n_control),
+            flags if flags.has(Flags::APP) => u32::from(self.n_control),
+            _ => 0,
         }
     }
 
-    /// Counts one more connection that this one controls. A connection that is no template can have 65535 of them: then
-    /// the answer is false and it is not to be.
+    /// Counts one more connection that this one controls. Only templates control, and up to 65535 connections those that
+    /// have an application helper: the answer is false, and it is not to be, for any other.
     #[must_use]
     pub fn add_controlled(&mut self) -> bool {
         if self.has(Flags::TEMPLATE) {
@@ -326,7 +327,7 @@ impl<F: Family> Record<F> {
             return true;
         }
         match self.n_control.checked_add(1) {
-            Some(n) if !self.has(Flags::DATA) => {
+            Some(n) if self.has(Flags::APP) => {
                 self.n_control = n;
                 true
             }
@@ -338,10 +339,32 @@ impl<F: Family> Record<F> {
     pub fn drop_controlled(&mut self) -> u32 {
         if self.has(Flags::TEMPLATE) {
             self.control = self.control.saturating_sub(1);
-        } else if !self.has(Flags::DATA) {
+        } else if self.has(Flags::APP) {
             self.n_control = self.n_control.saturating_sub(1);
         }
         self.n_control()
+    }
+
+    /// So many packets from a client are few.
+    pub const FEW_PACKETS: u16 = 8;
+
+    /// Counts a packet from the client, up to one more than a few.
+    #[inline]
+    pub fn count_packet(&mut self) {
+        if self.counts_packets() && self.n_control <= Self::FEW_PACKETS {
+            self.n_control += 1;
+        }
+    }
+
+    /// How many packets came from the client, if they are few. Not known of templates and of what belongs to FTP.
+    pub fn packets(&self) -> Option<u16> {
+        let few = self.counts_packets() && self.n_control <= Self::FEW_PACKETS;
+        few.then_some(self.n_control)
+    }
+
+    fn counts_packets(&self) -> bool {
+        let others = Flags::APP.with(Flags::DATA).with(Flags::TEMPLATE);
+        self.flags.0 & others.0 == 0
     }
 
     /// Client and service.
@@ -506,7 +529,7 @@ mod tests {
 
     #[test]
     fn a_connection_is_controlled_and_controls_at_the_same_time() {
-        let mut conn = record(Flags::of_forward(Forward::Masq));
+        let mut conn = record(Flags::of_forward(Forward::Masq).with(Flags::APP));
         for _ in 0..65_535 {
             assert!(conn.add_controlled());
         }
@@ -538,6 +561,28 @@ mod tests {
         assert_eq!(data.chooser(), WorkerId(9));
         let conn = record(Flags::of_forward(Forward::Masq));
         assert_eq!(conn.chooser(), WorkerId(3));
+    }
+
+    #[test]
+    fn a_connection_s_first_packets_are_counted_where_it_controls_nothing() {
+        let mut conn = record(Flags::of_forward(Forward::Route));
+        assert_eq!(conn.packets(), Some(0));
+        for n in 1..=8 {
+            conn.count_packet();
+            assert_eq!(conn.packets(), Some(n));
+        }
+        for _ in 0..100_000 {
+            conn.count_packet();
+        }
+        assert_eq!((conn.packets(), conn.n_control()), (None, 0));
+        assert!(!conn.add_controlled());
+        for flags in [Flags::APP, Flags::DATA, Flags::TEMPLATE] {
+            let mut other = record(flags);
+            let chooser = other.chooser();
+            other.count_packet();
+            assert_eq!((other.packets(), other.n_control()), (None, 0));
+            assert_eq!(other.chooser(), chooser);
+        }
     }
 
     #[test]

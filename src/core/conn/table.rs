@@ -93,6 +93,11 @@ impl<F: Family> ConnTable<F> {
         self.records.len() as u32
     }
 
+    /// Places that have been used so far, which [`Self::dump`] goes through.
+    pub fn places(&self) -> u32 {
+        self.used
+    }
+
     /// Memory that a full table takes, in bytes.
     pub fn bytes(&self) -> usize {
         size_of_val::<[Record<F>]>(&self.records) + self.index.bytes() + self.wheel.bytes()

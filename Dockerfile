@@ -26,7 +26,8 @@ RUN apt-get update && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-ins
 COPY --from=build /ripvs/target/release/ripvsd /ripvs/target/release/ripvsadm \
     /ripvs/target/release/ripvs-exec /usr/local/bin/
 COPY --from=build /ripvs/target/release/libripvs_preload.so /usr/local/lib/ripvs/
-RUN mkdir -p /etc/ripvs /run/ripvs
+RUN ln -s ripvsadm /usr/local/bin/ripvsadm-save && ln -s ripvsadm /usr/local/bin/ripvsadm-restore \
+    && mkdir -p /etc/ripvs /run/ripvs
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["ripvsd"]
 CMD ["--config", "/etc/ripvs/ripvsd.toml"]

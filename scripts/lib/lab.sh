@@ -32,6 +32,10 @@ export RIPVS_SOCKET=$LAB_DIR/ripvsd.sock
 
 lab_fail() {
     echo "$LAB: $*" >&2
+    if [ -S "$RIPVS_SOCKET" ]; then
+        echo "--- what became of packets:" >&2
+        timeout 10 "$RIPVS_BIN/ripvsadm" drops >&2 || true
+    fi
     if [ -s "$LAB_DIR/ripvsd.log" ]; then
         echo "--- the last lines of $LAB_DIR/ripvsd.log:" >&2
         tail -n 20 "$LAB_DIR/ripvsd.log" >&2

@@ -251,6 +251,17 @@ impl Rig {
         sum
     }
 
+    /// Active and inactive connections that all workers together charge a dest with, as schedulers see it.
+    pub fn loads(&self, dest: DestId) -> (u32, u32) {
+        let loads = self
+            .workers
+            .iter()
+            .filter_map(|worker| worker.services.dest(dest));
+        loads.fold((0, 0), |sum, dest| {
+            (sum.0 + dest.loads.active, sum.1 + dest.loads.inactive)
+        })
+    }
+
     /// Lets a frame arrive by a port, at one worker after the other, and everything settle. Returns what was sent.
     pub fn send(&mut self, port: u16, frame: &[u8]) -> Vec<(u16, Vec<u8>)> {
         self.send_frame(port, MemFrame::new(frame))

@@ -3,6 +3,7 @@
 use ripvs_packet::checksum::{pseudo_v4, Sum};
 
 use crate::delta::Delta;
+use crate::settings::Settings;
 use crate::spec::{Forward, SchedKind};
 use crate::testing::{mac, Rig};
 use crate::types::proto;
@@ -178,10 +179,12 @@ fn an_upper_threshold_counts_all_workers() {
 }
 
 /// Sends odd and even packets of the fuzzer's world through a balancer with services of every kind, at both its arms, with
-/// time passing now and then. That nothing panics and every frame is counted is checked after every frame by the rig.
+/// time passing now and then. That nothing panics and every frame is counted is checked after every frame by the rig; in the
+/// end no connection is left, nor counted.
 fn flood(workers: u16, packets: usize, seed: u64) {
     use ripvs_packet::testing::{Fuzz, World};
     let mut rig = Rig::new(workers);
+    let mut dests = Vec::new();
     let ways = [Forward::Masq, Forward::Route, Forward::Tunnel];
     for (n, (addr, servers)) in [
         ("192.0.2.100", ["10.0.0.11", "10.0.0.12", "10.0.0.13"]),
@@ -203,10 +206,15 @@ fn flood(workers: u16, packets: usize, seed: u64) {
         ] {
             let service = rig.service(protocol, addr, port, SchedKind::Wlc);
             for server in servers {
-                rig.dest(service, server, 8080, ways[way]);
+                dests.push(rig.dest(service, server, 8080, ways[way]));
             }
         }
     }
+    rig.apply(Delta::FtpPorts([21].into()));
+    rig.apply(Delta::Settings(Settings {
+        drop_entry: 3,
+        ..Settings::default()
+    }));
     let mut fuzz = Fuzz::new(seed, World::small());
     for n in 0..packets {
         let mut frame = fuzz.next_frame();
@@ -222,12 +230,20 @@ fn flood(workers: u16, packets: usize, seed: u64) {
     let counters = rig.counters();
     assert!(counters.received >= packets as u64);
     assert!(counters.forwarded > packets as u64 / 20, "{counters:?}");
+    rig.wait(2000);
+    assert!(rig.conns().is_empty());
+    for dest in dests {
+        let tally = rig.tally(dest);
+        assert_eq!((tally.active, tally.inactive, tally.refs), (0, 0, 0));
+        assert_eq!(rig.loads(dest), (0, 0));
+    }
 }
 
 #[test]
 fn odd_packets_harm_nobody_and_are_all_counted() {
     flood(1, 50_000, 1);
     flood(3, 50_000, 2);
+    flood(7, 50_000, 5);
 }
 
 /// The long run of the test above, for an optimised build.

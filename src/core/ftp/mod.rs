@@ -153,25 +153,39 @@ impl<F: Frame> Worker<F> {
         old: End<A>,
         new: End<A>,
     ) -> Result<Option<Expected<F>>, Drop> {
-        let mut helped = Helped::default();
         if path.app {
-            if !splice::is_valid::<A, F>(pkt) {
-                return Err(Drop::BadChecksum);
-            }
-            helped = match side {
-                Side::Destination => self.heed_client(pkt, path)?,
-                Side::Source => self.heed_server(pkt, path)?,
-            };
+            return self.translate_helped(pkt, path, side, old, new);
         }
+        let (l3, l4) = (pkt.l3, usize::from(pkt.info.l4_offset));
+        match translate(&mut pkt.frame, l3, l4, pkt.info.protocol, side, old, new) {
+            true => Ok(None),
+            false => Err(Drop::Truncated),
+        }
+    }
+
+    /// [`Worker::translate_conn`] for a control connection.
+    fn translate_helped<A: Tables<F>>(
+        &mut self,
+        pkt: &mut Packet<F>,
+        path: &Path<A>,
+        side: Side,
+        old: End<A>,
+        new: End<A>,
+    ) -> Result<Option<Expected<F>>, Drop> {
+        if !splice::is_valid::<A, F>(pkt) {
+            return Err(Drop::BadChecksum);
+        }
+        let helped = match side {
+            Side::Destination => self.heed_client(pkt, path)?,
+            Side::Source => self.heed_server(pkt, path)?,
+        };
         let (l3, l4) = (pkt.l3, usize::from(pkt.info.l4_offset));
         if !translate(&mut pkt.frame, l3, l4, pkt.info.protocol, side, old, new) {
             return Err(Drop::Truncated);
         }
-        if path.app {
-            self.shift_numbers(pkt, path, side)?;
-            if helped.changed {
-                splice::seal::<A, F>(pkt);
-            }
+        self.shift_numbers(pkt, path, side)?;
+        if helped.changed {
+            splice::seal::<A, F>(pkt);
         }
         Ok(helped.expected)
     }

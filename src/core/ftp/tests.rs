@@ -153,6 +153,8 @@ impl Talk {
     /// Active and inactive connections of the server, and records that refer to it.
     fn counts(&self) -> (u32, u32, u32) {
         let tally = self.rig.tally(self.dest);
+        let loads = self.rig.loads(self.dest);
+        assert_eq!(loads, (tally.active, tally.inactive));
         (tally.active, tally.inactive, tally.refs)
     }
 }

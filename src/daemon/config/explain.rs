@@ -28,7 +28,7 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         }
     }
     let idle = match config.idle {
-        Idle::Adaptive => "sleeps for ever longer, up to half a millisecond",
+        Idle::Adaptive => "sleeps a little, longer each time, up to half a millisecond",
         Idle::Poll => "goes on polling",
     };
     writeln!(out, "A worker without packets {idle}.")?;

@@ -18,6 +18,7 @@ use crate::packet::Packet;
 use crate::related::is_balanced;
 use crate::rewrite::{End, Ip, Side};
 use crate::service::{FTP_DATA_PORT, FTP_PORT};
+use crate::spec::Forward;
 use crate::state::{self, Direction};
 use crate::types::{proto, Af, Time};
 use crate::verdict::{Drop, Held};
@@ -60,7 +61,10 @@ impl<F: Frame> Worker<F> {
 
     #[inline]
     fn foresee_of<A: Tables<F>>(&self, pkt: &mut Packet<F>) {
-        if !is_balanced(pkt.info.protocol) || pkt.info.is_fragment() || !self.services.enabled() {
+        if !is_balanced(pkt.info.protocol)
+            || pkt.info.is_fragment()
+            || !self.services.enabled(A::AF)
+        {
             return;
         }
         let table = A::table(self);
@@ -107,7 +111,7 @@ impl<F: Frame> Worker<F> {
         fresh: bool,
         io: &mut impl Io<F>,
     ) {
-        if fresh && self.workers > 1 && self.services.enabled() {
+        if fresh && self.workers > 1 && self.services.enabled(A::AF) {
             let owner = self.owner_of::<A>(&pkt);
             if owner != self.id {
                 self.hand_over(owner, pkt);
@@ -142,7 +146,7 @@ impl<F: Frame> Worker<F> {
 
     /// A packet to an address of ours.
     fn local_in<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
-        let passed = if !self.services.enabled() {
+        let passed = if !self.services.enabled(A::AF) {
             Some(pkt)
         } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
             self.related_out::<A>(now, pkt, io)
@@ -160,7 +164,7 @@ impl<F: Frame> Worker<F> {
         let Some((pkt, hit)) = self.route_checked(now, pkt, io) else {
             return;
         };
-        let passed = if !self.services.enabled() {
+        let passed = if !self.services.enabled(A::AF) {
             Some(pkt)
         } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
             self.related_in::<A>(now, pkt, false, io)
@@ -477,7 +481,12 @@ impl<F: Frame> Worker<F> {
             addr: key.saddr,
             port: key.sport,
         };
-        let expected = match self.translate_conn(&mut pkt, path, Side::Source, old, path.virt) {
+        let expected = match path.forward {
+            Forward::Masq => self.translate_conn(&mut pkt, path, Side::Source, old, path.virt),
+            // What a server answers in the service's name passes as it is (`handle_response`).
+            _ => Ok(None),
+        };
+        let expected = match expected {
             Ok(expected) => expected,
             Err(reason) => return self.discard(pkt, reason),
         };

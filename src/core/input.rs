@@ -208,7 +208,7 @@ impl<F: Frame> Worker<F> {
             return false;
         }
         match pkt.dst {
-            DstKind::Remote => self.services.enabled() && (A::AF == Af::V6 || balanced),
+            DstKind::Remote => self.services.enabled(A::AF) && (A::AF == Af::V6 || balanced),
             _ => true,
         }
     }

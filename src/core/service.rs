@@ -126,6 +126,8 @@ pub struct Services {
     services: Vec<Option<Service>>,
     dests: Vec<Option<Dest>>,
     by_key: HashMap<ServiceKey, ServiceId>,
+    /// Services by family.
+    families: [usize; 2],
     /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
     wildcards: [usize; 2],
     ftps: [usize; 2],
@@ -143,9 +145,9 @@ pub struct Services {
 }
 
 impl Services {
-    /// Whether there is any service at all: without one IPVS is off.
-    pub fn enabled(&self) -> bool {
-        !self.by_key.is_empty()
+    /// Whether there is a service of that family: without one IPVS is off for it (`ip_vs_unregister_hooks`).
+    pub fn enabled(&self, af: Af) -> bool {
+        self.families[af as usize] != 0
     }
 
     /// The service of that id.
@@ -295,6 +297,8 @@ impl Services {
     }
 
     fn count_special(&mut self, key: &ServiceKey, by: isize) {
+        let family = &mut self.families[key.af() as usize];
+        *family = family.saturating_add_signed(by);
         let ServiceKey::Addr { addr, port, .. } = key else {
             self.marks = self.marks.saturating_add_signed(by);
             return;

@@ -48,6 +48,7 @@ const FUNCTIONS: &[&str] = &[
     "rte_eth_dev_socket_id",
     "rte_eth_dev_get_mtu",
     "rte_eth_dev_set_mtu",
+    "rte_eth_dev_set_link_up",
     "rte_eth_macaddr_get",
     "rte_eth_dev_default_mac_addr_set",
     "rte_eth_dev_mac_addr_add",

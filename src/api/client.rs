@@ -41,7 +41,11 @@ impl fmt::Display for ClientError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             ClientError::NotRunning(path) => {
-                write!(f, "ripvsd is not running (no socket at {})", path.display())
+                write!(
+                    f,
+                    "ripvsd is not running (nothing listens at {})",
+                    path.display()
+                )
             }
             ClientError::NotAllowed(path) => {
                 write!(f, "you may not use {} (you must be root)", path.display())
@@ -422,8 +426,19 @@ mod tests {
         let error = Client::connect(path).unwrap_err();
         assert_eq!(
             error.to_string(),
-            "ripvsd is not running (no socket at /nonexistent/ripvsd.sock)"
+            "ripvsd is not running (nothing listens at /nonexistent/ripvsd.sock)"
         );
+    }
+
+    #[test]
+    fn a_socket_left_behind_is_told_as_no_server() {
+        let path = std::env::temp_dir().join(format!("ripvs-left-{}", std::process::id()));
+        let _ = std::fs::remove_file(&path);
+        // bound and closed again: the file stays, as after kill -9
+        drop(socket::listen(&path).unwrap());
+        let error = Client::connect(&path).unwrap_err();
+        std::fs::remove_file(&path).unwrap();
+        assert!(matches!(error, ClientError::NotRunning(_)), "{error}");
     }
 
     #[test]

@@ -79,6 +79,26 @@ pub fn af_packet_data_room(mtu: u16) -> u16 {
     u16::try_from(af_packet_slot(mtu) - PACKET_OVERHEAD + 20).unwrap_or(u16::MAX)
 }
 
+/// Bytes of a buffer that the driver fills whatever the MTU, where it is one of those that do: net_null sets the length of
+/// what it makes up without a look at the buffer's, net_af_packet wants room for a whole slot of its ring.
+pub(crate) fn filled(driver: &str, args: &str) -> Option<u32> {
+    let largest = |name: &str| {
+        args.split(',')
+            .filter_map(|arg| {
+                arg.strip_prefix(name)?
+                    .strip_prefix('=')?
+                    .parse::<u32>()
+                    .ok()
+            })
+            .max()
+    };
+    match driver {
+        "net_null" => largest("size"),
+        "net_af_packet" => largest("framesz").map(|slot| slot.saturating_sub(PACKET_OVERHEAD - 20)),
+        _ => None,
+    }
+}
+
 fn af_packet_slot(mtu: u16) -> u32 {
     // On receive the kernel puts the network header at a multiple of 16, past the slot's own header and the link layer's,
     // hence 16 more. A quarter of a page, so that at most four slots fill a block.
@@ -203,6 +223,16 @@ mod tests {
         ] {
             assert_eq!(pci_address(not), None, "{not}");
         }
+    }
+
+    #[test]
+    fn a_buffer_holds_what_the_driver_fills_without_asking() {
+        let text = af_packet(0, "x", 9000, 1);
+        let room = filled("net_af_packet", &text);
+        assert_eq!(room, Some(u32::from(af_packet_data_room(9000))));
+        assert_eq!(filled("net_af_packet", "net_af_packet0,iface=x"), None);
+        assert_eq!(filled("net_null", "net_null0,size=64,size=100"), Some(100));
+        assert_eq!(filled("net_tap", "net_tap0,size=9"), None);
     }
 
     #[test]

@@ -153,6 +153,10 @@ impl Device {
         &self.handle.name
     }
 
+    pub(crate) fn handle(&self) -> &Handle {
+        &self.handle
+    }
+
     /// Its driver's name ("net_tap", "net_ixgbe").
     pub fn driver(&self) -> &str {
         &self.handle.driver
@@ -212,7 +216,8 @@ impl Device {
         if plan.tell_mtu {
             handle.set_mtu(plan.configured_mtu)?;
         }
-        if let Some(mac) = config.mac {
+        // Some drivers refuse even the address that they have.
+        if let Some(mac) = config.mac.filter(|mac| handle.mac().ok() != Some(*mac)) {
             handle.set_mac(mac)?;
         }
         if config.promiscuous {
@@ -221,6 +226,7 @@ impl Device {
         if config.all_multicast {
             plan.note_unsupported(handle.set_all_multicast(true), "receiving all multicast")?;
         }
+        handle.raise_members();
         // SAFETY: the port is alive, configured, and has all its queues.
         handle.check("start", unsafe { dpdk_sys::rte_eth_dev_start(handle.id) })?;
         drop(lock);

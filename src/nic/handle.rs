@@ -3,6 +3,7 @@
 #![allow(unsafe_code)]
 
 use std::ffi::CStr;
+use std::time::{Duration, Instant};
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info};
 
@@ -13,10 +14,14 @@ use crate::logs;
 use crate::mempool::Mempool;
 use crate::plan::{PortConfig, PortPlan};
 use crate::port::Mac;
+use crate::quirks::Quirks;
 use crate::rss::Rss;
 
 /// A Toeplitz key's length where the driver doesn't say another.
 const USUAL_KEY: usize = 40;
+
+/// How long members of a bond may take to have a link; the kernel tells of a tap's within a second.
+const LINK_PATIENCE: Duration = Duration::from_secs(3);
 
 /// What port and queues share; the last of them closes the device.
 #[derive(Debug)]
@@ -219,6 +224,28 @@ impl Handle {
         // SAFETY: the port is alive, and DPDK copies the address.
         let status = unsafe { dpdk_sys::rte_eth_dev_default_mac_addr_set(self.id, &mut address) };
         self.check("take the MAC address", status)
+    }
+
+    /// Brings up those members of a bond whose drivers never tell it of their links, and waits for these, but not for long:
+    /// the bond takes a member to be dead for good that has no link when the bond starts.
+    pub(crate) fn raise_members(&self) {
+        let deadline = Instant::now() + LINK_PATIENCE;
+        let silent = |member: &&Device| Quirks::of_driver(member.driver()).silent_link;
+        for member in self.members().filter(silent) {
+            let member = member.handle();
+            // SAFETY: the member's port is alive as long as the bond.
+            let status = unsafe { dpdk_sys::rte_eth_dev_set_link_up(member.id) };
+            while status == 0 && !member.has_link() && Instant::now() < deadline {
+                std::thread::sleep(Duration::from_millis(5));
+            }
+        }
+    }
+
+    fn has_link(&self) -> bool {
+        let mut link = dpdk_sys::shim_link::default();
+        // SAFETY: the port is alive and the result's place is valid.
+        let status = unsafe { dpdk_sys::shim_link_get(self.id, &mut link) };
+        status == 0 && link.up != 0
     }
 
     pub(crate) fn set_promiscuous(&self, on: bool) -> Result<(), PortError> {

@@ -8,7 +8,7 @@ use dpdk_sys::{
     SHIM_TX_OFFLOAD_IPV4_CKSUM, SHIM_TX_OFFLOAD_MULTI_SEGS,
 };
 
-use crate::devargs::ETHERNET_OVERHEAD;
+use crate::devargs::{self, ETHERNET_OVERHEAD};
 use crate::device::Device;
 use crate::error::{Errno, PortError};
 use crate::handle::Handle;
@@ -180,22 +180,15 @@ impl PortPlan {
         let can = |capability: u64, offload: u64| capability & offload != 0;
         let asked_scatter = needed > room && can(info.rx_offload_capa, SHIM_RX_OFFLOAD_SCATTER);
         let scatter = needed > room && (asked_scatter || quirks.scatters_anyway);
-        let too_small = |needed| PortError::RoomTooSmall {
-            device: handle.name.clone(),
-            room,
-            needed,
-        };
-        if needed > room && !scatter {
-            return Err(too_small(needed));
-        }
-        // net_null sets the length of what it makes up without a look at the buffer's.
-        let made_up = handle
-            .args
-            .split(',')
-            .filter_map(|arg| arg.strip_prefix("size=")?.parse::<u32>().ok())
-            .max();
-        if let Some(size) = made_up.filter(|size| handle.driver == "net_null" && *size > room) {
-            return Err(too_small(size));
+        // What the driver fills without a look at the buffer's length, or refuses to begin with, goes before the MTU's needs.
+        let filled = devargs::filled(&handle.driver, &handle.args).unwrap_or(0);
+        let whole = filled.max(if scatter { 0 } else { needed });
+        if whole > room {
+            return Err(PortError::RoomTooSmall {
+                device: handle.name.clone(),
+                room,
+                needed: whole,
+            });
         }
 
         let said_gather = can(info.tx_offload_capa, SHIM_TX_OFFLOAD_MULTI_SEGS);

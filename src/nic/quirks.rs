@@ -16,6 +16,8 @@ pub(crate) struct Quirks {
     pub(crate) longer_than_said: bool,
     /// Passes the MTU on to the kernel only when told it by itself.
     pub(crate) tell_mtu: bool,
+    /// Says that it tells of changes of its link, and doesn't: a bond neither hears of them nor looks for itself.
+    pub(crate) silent_link: bool,
     /// Neither sends a frame that is too long nor steps over it.
     pub(crate) stalls_at_long_frames: bool,
     /// Offers hashing and does none.
@@ -27,12 +29,13 @@ pub(crate) struct Quirks {
 }
 
 impl Quirks {
-    fn of_driver(driver: &str) -> Self {
+    pub(crate) fn of_driver(driver: &str) -> Self {
         let none = Self::default();
         match driver {
             "net_tap" => Self {
                 paired_queues: true,
                 tell_mtu: true,
+                silent_link: true,
                 stalls_at_long_frames: true,
                 no_rss: true,
                 few_descriptors: true,
@@ -84,6 +87,7 @@ impl Quirks {
                 gathers_anyway: false,
                 longer_than_said: false,
                 tell_mtu: a.tell_mtu || b.tell_mtu,
+                silent_link: a.silent_link || b.silent_link,
                 stalls_at_long_frames: a.stalls_at_long_frames || b.stalls_at_long_frames,
                 no_rss: a.no_rss || b.no_rss,
                 few_descriptors: a.few_descriptors || b.few_descriptors,

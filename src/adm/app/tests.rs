@@ -196,7 +196,7 @@ fn a_server_that_is_not_there_is_told() {
         assert_eq!(found.status, 2, "{line}");
         assert_eq!(
             found.err,
-            "ripvsadm: ripvsd is not running (no socket at /nonexistent/socket)\n"
+            "ripvsadm: ripvsd is not running (nothing listens at /nonexistent/socket)\n"
         );
         assert_eq!(found.out, "");
     }

@@ -458,7 +458,7 @@ fn without_a_server_the_user_is_told_once_and_the_kernel_is_left_alone() {
     assert!(!failed.status.success());
     assert_eq!(
         stderr
-            .matches("ripvs: ripvsd is not running (no socket at ")
+            .matches("ripvs: ripvsd is not running (nothing listens at ")
             .count(),
         1,
         "{stderr}"

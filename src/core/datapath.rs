@@ -18,6 +18,7 @@ use crate::packet::Packet;
 use crate::related::is_balanced;
 use crate::rewrite::{End, Ip, Side};
 use crate::service::{FTP_DATA_PORT, FTP_PORT};
+use crate::spec::Forward;
 use crate::state::{self, Direction};
 use crate::types::{proto, Af, Time};
 use crate::verdict::{Drop, Held};
@@ -484,7 +485,12 @@ impl<F: Frame> Worker<F> {
             addr: key.saddr,
             port: key.sport,
         };
-        let expected = match self.translate_conn(&mut pkt, path, Side::Source, old, path.virt) {
+        let expected = match path.forward {
+            Forward::Masq => self.translate_conn(&mut pkt, path, Side::Source, old, path.virt),
+            // What a server answers in the service's name passes as it is (`handle_response`).
+            _ => Ok(None),
+        };
+        let expected = match expected {
             Ok(expected) => expected,
             Err(reason) => return self.discard(pkt, reason),
         };

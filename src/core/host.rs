@@ -1,9 +1,9 @@
 //! What a host says to those who knock at a closed port, for addresses of ours with no host behind the port to say it:
-//! a reset for TCP (RFC 9293, 3.10.7.1), port unreachable for UDP. The resets of a server that is the balancer itself
+//! a reset for TCP (RFC 9293, 3.10.7.1), port unreachable for UDP, protocol unreachable for SCTP. The resets of a server that is the balancer itself
 //! count for its connections, as they do in the kernel.
 
 use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
-use ripvs_packet::{icmp, ipv4, ipv6, parse, tcp, Frame};
+use ripvs_packet::{icmp, ipv4, ipv6, parse, tcp, udp, Frame};
 
 use crate::net::{DstKind, IcmpKind};
 use crate::packet::Packet;
@@ -28,14 +28,18 @@ impl<F: Frame> Worker<F> {
         let answered = pkt.dst == DstKind::Local && pkt.rx.companion.is_none();
         match pkt.info.protocol {
             proto::TCP if answered => self.reset::<A>(now, pkt, io),
+            proto::UDP if answered && !udp_is_valid(&pkt) => {
+                self.discard(pkt, Drop::BadChecksum);
+            }
             proto::UDP if answered => {
-                self.refuse(
-                    now,
-                    pkt,
-                    IcmpKind::PortUnreachable,
-                    Drop::HostNoCompanion,
-                    io,
-                );
+                let kind = IcmpKind::PortUnreachable;
+                self.refuse(now, pkt, kind, Drop::HostNoCompanion, io);
+            }
+            proto::SCTP if answered => {
+                let kind = IcmpKind::ProtocolUnreachable {
+                    pointer: protocol_at(&pkt),
+                };
+                self.refuse(now, pkt, kind, Drop::HostNoCompanion, io);
             }
             _ => {
                 let Packet {
@@ -70,12 +74,7 @@ impl<F: Frame> Worker<F> {
             return;
         };
         let (flags, header) = (header[tcp::FLAGS], *header);
-        let whole = add_frame(
-            pseudo(&pkt.info, pkt.info.l4_len()),
-            &pkt.frame,
-            pkt.l3 + usize::from(pkt.info.l4_offset),
-        );
-        if flags & tcp::RST != 0 || !whole.is_valid() {
+        if flags & tcp::RST != 0 || !sum_is_valid(&pkt) {
             self.discard(pkt, Drop::HostNoCompanion);
             return;
         }
@@ -151,6 +150,31 @@ impl<F: Frame> Worker<F> {
     }
 }
 
+/// Whether the transport's checksum is right.
+fn sum_is_valid<F: Frame>(pkt: &Packet<F>) -> bool {
+    let at = pkt.l3 + usize::from(pkt.info.l4_offset);
+    add_frame(pseudo(&pkt.info, pkt.info.l4_len()), &pkt.frame, at).is_valid()
+}
+
+/// Whether a UDP datagram's checksum will do: none at all is for IPv4 only (RFC 8200, 8.1).
+fn udp_is_valid<F: Frame>(pkt: &Packet<F>) -> bool {
+    match pkt.transport().get(udp::CHECKSUM..udp::CHECKSUM + 2) {
+        Some([0, 0]) => pkt.info.family == parse::Family::V4,
+        _ => sum_is_valid(pkt),
+    }
+}
+
+/// Where in an IPv6 packet the upper protocol's number lies: in the last extension header, or in the fixed one.
+fn protocol_at<F: Frame>(pkt: &Packet<F>) -> u16 {
+    let (ip, end) = (pkt.ip(), usize::from(pkt.info.l4_offset));
+    let (mut at, mut next) = (ipv6::NEXT_HEADER, ipv6::HEADER_LEN);
+    while next + 1 < end.min(ip.len()) {
+        at = next;
+        next += (usize::from(ip[next + 1]) + 1) * 8;
+    }
+    at as u16
+}
+
 /// The sum of a transport's pseudo header.
 fn pseudo(info: &parse::L3Info, len: usize) -> Sum {
     match info.family {
@@ -161,12 +185,14 @@ fn pseudo(info: &parse::L3Info, len: usize) -> Sum {
 
 /// The packet that goes back to a packet's sender with this TCP header.
 fn packet_back(info: &parse::L3Info, mut segment: [u8; tcp::HEADER_LEN]) -> Vec<u8> {
+    // A reset has its packet's TOS, less the bits for congestion.
+    let tos = info.tos & !3;
     let sum = pseudo(info, tcp::HEADER_LEN).and(&segment).checksum();
     segment[tcp::CHECKSUM..tcp::CHECKSUM + 2].copy_from_slice(&sum.to_be_bytes());
     match info.family {
         parse::Family::V4 => {
             let header = ipv4::build(&ipv4::NewHeader {
-                tos: 0,
+                tos,
                 total_len: (ipv4::HEADER_LEN + tcp::HEADER_LEN) as u16,
                 id: 0,
                 fragment: ipv4::DF,
@@ -179,7 +205,7 @@ fn packet_back(info: &parse::L3Info, mut segment: [u8; tcp::HEADER_LEN]) -> Vec<
         }
         parse::Family::V6 => {
             let header = ipv6::build(&ipv6::NewHeader {
-                traffic_class: 0,
+                traffic_class: tos,
                 flow_label: 0,
                 payload_len: tcp::HEADER_LEN as u16,
                 next_header: proto::TCP,

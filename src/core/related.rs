@@ -112,17 +112,20 @@ impl<F: Frame> Worker<F> {
         if !is_balanced(quoted.proto) || quoted.offset != 0 {
             return Some(pkt);
         }
+        let schedules = self.settings.schedule_icmp != 0 && has_ports(quoted.proto);
         let Some(key) = reply_key(&pkt.ip()[at..], &quoted) else {
-            return Some(pkt);
+            // Nothing to schedule by (`tcp_conn_schedule` and its likes).
+            return match schedules {
+                true => self.discard(pkt, Drop::Truncated),
+                false => Some(pkt),
+            };
         };
         match self
             .find_in::<A>(&key)
             .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)))
         {
             Some(path) => self.relate_in::<A>(now, pkt, &path, io),
-            None if self.settings.schedule_icmp != 0 && has_ports(quoted.proto) => {
-                self.schedule_related::<A>(now, pkt, &key, io)
-            }
+            None if schedules => self.schedule_related::<A>(now, pkt, &key, io),
             None => Some(pkt),
         }
     }

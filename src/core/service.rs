@@ -129,7 +129,7 @@ pub struct Services {
     dests: Vec<Option<Dest>>,
     by_key: HashMap<ServiceKey, ServiceId>,
     /// Services by family.
-    by_family: [usize; 2],
+    families: [usize; 2],
     /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
     wildcards: [usize; 2],
     ftps: [usize; 2],
@@ -164,9 +164,9 @@ impl Holders {
 }
 
 impl Services {
-    /// Whether there is any service of the family: without one IPVS is off for it (`ip_vs_unregister_hooks`).
+    /// Whether there is a service of that family: without one IPVS is off for it (`ip_vs_unregister_hooks`).
     pub fn enabled(&self, af: Af) -> bool {
-        self.by_family[af as usize] > 0
+        self.families[af as usize] != 0
     }
 
     /// The service of that id.
@@ -342,8 +342,8 @@ impl Services {
     }
 
     fn count_special(&mut self, key: &ServiceKey, by: isize) {
-        let all = &mut self.by_family[key.af() as usize];
-        *all = all.saturating_add_signed(by);
+        let family = &mut self.families[key.af() as usize];
+        *family = family.saturating_add_signed(by);
         let ServiceKey::Addr { addr, port, .. } = key else {
             self.marks = self.marks.saturating_add_signed(by);
             return;

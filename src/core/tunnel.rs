@@ -211,7 +211,7 @@ impl<F: Frame> Worker<F> {
         } else {
             MIN_MTU_V6
         };
-        if room < least {
+        if room < least && A::ttl(pkt.ip()) > 1 {
             return self.discard(pkt, Drop::TooBig);
         }
         // Without path MTU discovery the outer packet is cut instead.
@@ -261,6 +261,11 @@ impl<F: Frame> Worker<F> {
             return self.discard(pkt, Drop::NoHeadroom);
         }
         pkt.l3 = 0;
+        // The kernel forgets how a packet came where the outer header is of the other family: one that was put together
+        // from fragments leaves whole.
+        if inner != Af::of(dest.addr) {
+            pkt.pieces = None;
+        }
         self.output(now, pkt, hit, io)
     }
 

@@ -3,6 +3,8 @@
 
 use std::net::IpAddr;
 
+use ripvs_arch::FlowHash;
+
 use crate::choose::TemplateKey;
 use crate::spec::ServiceKey;
 use crate::types::WorkerId;
@@ -12,7 +14,7 @@ use crate::types::WorkerId;
 pub struct Owners {
     workers: u16,
     by_address: bool,
-    seed: u64,
+    hash: FlowHash,
 }
 
 impl Owners {
@@ -21,7 +23,7 @@ impl Owners {
         Owners {
             workers,
             by_address,
-            seed,
+            hash: FlowHash::new([seed, 0]),
         }
     }
 
@@ -31,7 +33,8 @@ impl Owners {
             return WorkerId(0);
         }
         let port = if self.by_address { 0 } else { port };
-        self.worker(self.mix(self.mix_ip(self.seed, client), u64::from(port)))
+        let [high, low] = words(client);
+        self.worker(self.hash.words(&[high, low, u64::from(port)]))
     }
 
     /// Where a client's FTP data connections are expected whose port is not known yet.
@@ -44,8 +47,9 @@ impl Owners {
         if self.workers == 1 {
             return WorkerId(0);
         }
-        let hash = self.mix_ip(self.mix_ip(self.seed, src), dst);
-        self.worker(self.mix(hash, u64::from(id) << 8 | u64::from(protocol)))
+        let ([src0, src1], [dst0, dst1]) = (words(src), words(dst));
+        let datagram = u64::from(id) << 8 | u64::from(protocol);
+        self.worker(self.hash.words(&[src0, src1, dst0, dst1, datagram]))
     }
 
     /// Who schedules for a service whose connections are counted at one worker: the same for a service that was deleted and
@@ -55,11 +59,12 @@ impl Owners {
             return WorkerId(0);
         }
         self.worker(match *key {
-            ServiceKey::Addr { proto, addr, port } => self.mix(
-                self.mix_ip(self.seed, addr),
-                u64::from(port) << 8 | u64::from(proto),
-            ),
-            ServiceKey::Mark { mark, af } => self.mix(self.seed, u64::from(mark) << 8 | af as u64),
+            ServiceKey::Addr { proto, addr, port } => {
+                let [high, low] = words(addr);
+                self.hash
+                    .words(&[high, low, u64::from(port) << 8 | u64::from(proto)])
+            }
+            ServiceKey::Mark { mark, af } => self.hash.words(&[u64::from(mark), af as u64]),
         })
     }
 
@@ -68,34 +73,25 @@ impl Owners {
         if self.workers == 1 {
             return WorkerId(0);
         }
-        let mut hash = self.mix_ip(self.seed, key.vaddr);
-        hash = self.mix(hash, u64::from(key.vport) << 8 | u64::from(key.proto));
-        hash = self.mix_ip(hash, key.client);
-        for byte in call_id.unwrap_or_default() {
-            hash = self.mix(hash, u64::from(*byte));
-        }
-        self.worker(hash)
-    }
-
-    fn mix_ip(&self, hash: u64, ip: IpAddr) -> u64 {
-        match ip {
-            IpAddr::V4(ip) => self.mix(hash, u64::from(u32::from(ip))),
-            IpAddr::V6(ip) => {
-                let bits = u128::from(ip);
-                self.mix(self.mix(hash, (bits >> 64) as u64), bits as u64)
-            }
-        }
-    }
-
-    /// Folds the product of two odd-ish words, as wyhash does: enough to spread clients that count up.
-    fn mix(&self, hash: u64, value: u64) -> u64 {
-        let product = u128::from(hash ^ value ^ 0x9e37_79b9_7f4a_7c15)
-            * u128::from(self.seed | 0xd6e8_feb8_6659_fd93);
-        (product >> 64) as u64 ^ product as u64
+        let ([vaddr0, vaddr1], [client0, client1]) = (words(key.vaddr), words(key.client));
+        let port = u64::from(key.vport) << 8 | u64::from(key.proto);
+        let call_id = call_id.map_or(0, |id| self.hash.bytes(id));
+        self.worker(
+            self.hash
+                .words(&[vaddr0, vaddr1, client0, client1, port, call_id]),
+        )
     }
 
     fn worker(&self, hash: u64) -> WorkerId {
         WorkerId(((u128::from(hash) * u128::from(self.workers)) >> 64) as u16)
+    }
+}
+
+/// An address as two words, for the hash.
+fn words(ip: IpAddr) -> [u64; 2] {
+    match ip {
+        IpAddr::V4(ip) => [u64::from(u32::from(ip)), 4],
+        IpAddr::V6(ip) => [(u128::from(ip) >> 64) as u64, u128::from(ip) as u64],
     }
 }
 
@@ -117,6 +113,24 @@ mod tests {
                 counts.iter().all(|n| n.abs_diff(fair) < fair / 10),
                 "{counts:?}"
             );
+        }
+    }
+
+    #[test]
+    fn no_seed_leaves_a_worker_without_a_share_of_one_clients_ports() {
+        let mut seed = 1u64;
+        for _ in 0..10_000 {
+            seed = seed.wrapping_mul(0x5851_f42d_4c95_7f2d).wrapping_add(1);
+            for seed in [seed, seed | seed >> 1 | seed << 1, !(seed & seed >> 3)] {
+                let owners = Owners::new(3, false, seed);
+                let mut counts = [0u32; 3];
+                for port in 1000..1100 {
+                    counts[usize::from(
+                        owners.of_client(IpAddr::V4([10, 0, 0, 1].into()), port).0,
+                    )] += 1;
+                }
+                assert!(counts.iter().all(|n| *n > 5), "{seed:x}: {counts:?}");
+            }
         }
     }
 

@@ -5,7 +5,7 @@ use nix::time::{clock_gettime, ClockId};
 use ripvs_core::{Forward, SchedKind};
 
 use crate::memory::{Pool, PoolFrame};
-use crate::stats::{median, spread};
+use crate::stats::{least, median, spread};
 use crate::traffic::{shuffled, Proto, Traffic};
 use crate::worker::{Bench, Setup, BURST};
 
@@ -166,8 +166,8 @@ fn forward(source: &mut Source, bench: &mut Bench, packets: usize) -> Result<f64
 /// Memory is short, or packets were not forwarded.
 pub fn run(options: &Options) -> Result<(), String> {
     println!(
-        "{:8} {:>9}  {:>9} {:>9} {:>9} {:>9}",
-        "mode", "flows", "macswap", "ripvs", "added", "spread"
+        "{:8} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}",
+        "mode", "flows", "macswap", "ripvs", "added", "spread", "at best"
     );
     for mode in &options.mode {
         for flows in &options.flows {
@@ -225,13 +225,14 @@ fn case(options: &Options, mode: Mode, flows: u32) -> Result<(), String> {
         return Err(format!("{counted} of {done} packets are in the tallies"));
     }
     println!(
-        "{:8} {:>9}  {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
+        "{:8} {:>9}  {:>9.1} {:>9.1} {:>9.1} {:>9.1} {:>9.1}",
         mode.name(),
         flows,
         median(&plain),
         median(&full),
         median(&added),
-        spread(&added)
+        spread(&added),
+        least(&full) - least(&plain)
     );
     Ok(())
 }

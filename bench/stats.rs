@@ -11,6 +11,11 @@ pub fn median(values: &[f64]) -> f64 {
     }
 }
 
+/// The least value: what a noisy neighbour disturbed least.
+pub fn least(values: &[f64]) -> f64 {
+    values.iter().copied().fold(f64::INFINITY, f64::min)
+}
+
 /// Half the distance between the quartiles: how far a typical measurement is from the median.
 pub fn spread(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();

@@ -28,64 +28,19 @@ use crate::worker::{Io, Tables, Worker};
 pub(crate) type Passed<F> = Option<Packet<F>>;
 
 impl<F: Frame> Worker<F> {
-    /// Takes a burst of frames from a port.
-    pub fn burst(&mut self, now: Time, port: PortId, frames: &mut Vec<F>, io: &mut impl Io<F>) {
-        let mut packets = std::mem::take(&mut self.burst);
-        for frame in frames.drain(..) {
-            self.net.counters.received += 1;
-            packets.extend(self.receive(now, port, frame, io));
-        }
-        // Memory that will be read is asked for a whole burst before it is read: first where connections are found, then the
-        // connections.
-        for pkt in &mut packets {
-            self.foresee(pkt);
-        }
-        for pkt in &packets {
-            self.foresee_record(pkt);
-        }
-        for pkt in packets.drain(..) {
+    /// A frame from a port that does not go the express way. `hint` is the hash that its packet's connection would be found
+    /// by, if it is to an address of ours or not.
+    pub(crate) fn ordinary(
+        &mut self,
+        now: Time,
+        port: PortId,
+        frame: F,
+        hint: impl Fn(bool) -> u64,
+        io: &mut impl Io<F>,
+    ) {
+        if let Some(mut pkt) = self.receive(now, port, frame, io) {
+            pkt.hash = hint(pkt.dst == DstKind::Local);
             self.input(now, pkt, true, io);
-        }
-        self.burst = packets;
-        self.flush(io);
-    }
-
-    /// Reckons the hash that a packet's connection is found by, and asks for the memory where it is looked up.
-    #[inline]
-    fn foresee(&self, pkt: &mut Packet<F>) {
-        match pkt.info.family {
-            parse::Family::V4 => self.foresee_of::<V4>(pkt),
-            parse::Family::V6 => self.foresee_of::<V6>(pkt),
-        }
-    }
-
-    #[inline]
-    fn foresee_of<A: Tables<F>>(&self, pkt: &mut Packet<F>) {
-        if !is_balanced(pkt.info.protocol)
-            || pkt.info.is_fragment()
-            || !self.services.enabled(A::AF)
-        {
-            return;
-        }
-        let table = A::table(self);
-        let hash = if pkt.dst == DstKind::Local {
-            request_key::<A, F>(pkt).map(|key| table.hash_in(&key))
-        } else {
-            answer_key::<A, F>(pkt).map(|key| table.hash_out(&key))
-        };
-        if let Some(hash) = hash {
-            pkt.hash = hash;
-            table.prefetch_index(hash);
-        }
-    }
-
-    #[inline]
-    fn foresee_record(&self, pkt: &Packet<F>) {
-        if pkt.hash != 0 {
-            match pkt.info.family {
-                parse::Family::V4 => self.conns4.prefetch_record(pkt.hash),
-                parse::Family::V6 => self.conns6.prefetch_record(pkt.hash),
-            }
         }
     }
 

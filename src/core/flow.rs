@@ -11,7 +11,7 @@ use crate::message::{Ask, Choice, ConnRef, Msg};
 use crate::packet::Packet;
 use crate::rewrite::End;
 use crate::spec::{service_flags, Forward};
-use crate::state::{self, Direction};
+use crate::state::{self, Direction, Signal, Step, Timeouts};
 use crate::types::{proto, DestId, Time, WorkerId};
 use crate::verdict::Drop;
 use crate::worker::{Tables, Worker};
@@ -223,12 +223,20 @@ impl<F: Frame> Worker<F> {
         let Some(record) = table.get_mut(id) else {
             return;
         };
-        let step = state::step(record, direction, pkt.state_signal(), timeouts, secure);
-        if direction == Direction::Input {
-            record.count_packet();
-        }
+        let step = take_in(record, direction, pkt.state_signal(), timeouts, secure);
         let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
         A::table_mut(self).touch(id, now.tick());
+        self.settle_step::<A>(step, dest, chooser, control);
+    }
+
+    /// Does what a connection's change of state asks for.
+    pub(crate) fn settle_step<A: Tables<F>>(
+        &mut self,
+        step: Step,
+        dest: Option<DestId>,
+        chooser: WorkerId,
+        control: Option<Control>,
+    ) {
         if step.active != 0 {
             if let Some(dest) = dest {
                 if let Some(entry) = self.services.dest(dest) {
@@ -421,6 +429,21 @@ impl<F: Frame> Worker<F> {
             record.state = state::template::ASSURED;
         }
     }
+}
+
+/// Takes a packet into its connection's record, all but the restart of its timer.
+#[inline(always)]
+pub(crate) fn take_in<A: crate::family::Family>(
+    record: &mut Record<A>,
+    direction: Direction,
+    signal: Signal,
+    timeouts: &Timeouts,
+    secure: bool,
+) -> Step {
+    if direction == Direction::Input {
+        record.count_packet();
+    }
+    state::step(record, direction, signal, timeouts, secure)
 }
 
 /// What must be settled when a record goes.

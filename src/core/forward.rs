@@ -40,7 +40,8 @@ impl<F: Frame> Worker<F> {
         let Some((number, hop)) = self.way(now, path.hop_in, target, None) else {
             return self.unreachable(now, pkt, io);
         };
-        if let Some(id) = path.id.filter(|_| number != path.hop_in) {
+        // The number also says that the addresses were looked at, which an error about the connection does not show.
+        if let Some(id) = path.id.filter(|_| number != path.hop_in && !error) {
             if let Some(record) = A::table_mut(self).get_mut(id) {
                 record.hop_in = number.0;
             }

@@ -224,6 +224,9 @@ impl<F: Frame> Worker<F> {
             return self.discard(pkt, Drop::Truncated);
         }
         self.account(path.dest, pkt.len(), Direction::Output);
+        // The way may be used, but not be kept as that of the connection's own packets: it says that their addresses were
+        // looked at.
+        let path = Path { id: None, ..path };
         self.send_reply::<A>(now, pkt, &path, old, io)
     }
 

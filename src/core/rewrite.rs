@@ -36,6 +36,7 @@ pub trait Ip: Family {
     fn icmp_pseudo(src: Self::Addr, dst: Self::Addr, len: usize) -> Sum;
 
     /// Replaces the address at an offset. The header checksum is left to [`Ip::seal`].
+    #[inline(always)]
     fn put(ip: &mut [u8], at: usize, addr: Self::Addr) {
         let bytes = addr.as_ref();
         ip[at..at + bytes.len()].copy_from_slice(bytes);
@@ -47,22 +48,29 @@ impl Ip for V4 {
     const DST: usize = 16;
     const HEADER: usize = 20;
 
+    #[inline(always)]
     fn addr(ip: &[u8], at: usize) -> [u8; 4] {
-        [ip[at], ip[at + 1], ip[at + 2], ip[at + 3]]
+        let mut addr = [0; 4];
+        addr.copy_from_slice(&ip[at..at + 4]);
+        addr
     }
 
+    #[inline(always)]
     fn ttl(ip: &[u8]) -> u8 {
         ip[8]
     }
 
+    #[inline(always)]
     fn decrement_ttl(ip: &mut [u8]) {
-        let old = u16::from_be_bytes([ip[8], ip[9]]);
+        let ip = &mut ip[..12];
         ip[8] -= 1;
-        let new = u16::from_be_bytes([ip[8], ip[9]]);
-        let sum = u16::from_be_bytes([ip[10], ip[11]]);
-        ip[10..12].copy_from_slice(&checksum::replace16(sum, old, new).to_be_bytes());
+        // `csum_replace2` of the 16 bits that TTL is the upper half of: one less there adds ~0x0100.
+        let sum = u32::from(!u16::from_be_bytes([ip[10], ip[11]])) + 0xfeff;
+        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
+        [ip[10], ip[11]] = sum.to_be_bytes();
     }
 
+    #[inline(always)]
     fn delta(old: [u8; 4], new: [u8; 4]) -> Delta {
         Delta::ZERO.change32(old, new)
     }
@@ -90,11 +98,16 @@ impl Ip for V4 {
         Sum::new()
     }
 
+    #[inline(always)]
     fn seal(ip: &mut [u8]) {
         let header = usize::from(ip[0] & 15) * 4;
         ip[10..12].fill(0);
-        let sum = Sum::of(&ip[..header]).checksum();
-        ip[10..12].copy_from_slice(&sum.to_be_bytes());
+        // Most headers have no options, and a length that the compiler knows makes their sum five additions.
+        let sum = match ip.first_chunk::<{ V4::HEADER }>() {
+            Some(plain) if header == V4::HEADER => Sum::of(plain),
+            _ => Sum::of(&ip[..header]),
+        };
+        ip[10..12].copy_from_slice(&sum.checksum().to_be_bytes());
     }
 }
 
@@ -103,6 +116,7 @@ impl Ip for V6 {
     const DST: usize = 24;
     const HEADER: usize = 40;
 
+    #[inline(always)]
     fn addr(ip: &[u8], at: usize) -> [u8; 16] {
         let mut addr = [0; 16];
         addr.copy_from_slice(&ip[at..at + 16]);
@@ -113,10 +127,12 @@ impl Ip for V6 {
         ip[7]
     }
 
+    #[inline(always)]
     fn decrement_ttl(ip: &mut [u8]) {
         ip[7] -= 1;
     }
 
+    #[inline(always)]
     fn delta(old: [u8; 16], new: [u8; 16]) -> Delta {
         Delta::ZERO.change128(&old, &new)
     }
@@ -187,6 +203,7 @@ pub enum Side {
 }
 
 impl Side {
+    #[inline(always)]
     fn addr_at<A: Ip>(self) -> usize {
         match self {
             Side::Source => A::SRC,
@@ -194,6 +211,7 @@ impl Side {
         }
     }
 
+    #[inline(always)]
     fn port_at(self) -> usize {
         match self {
             Side::Source => 0,
@@ -206,6 +224,7 @@ impl Side {
 /// `old` is what the connection says stands there now: checksums are updated by the difference to it.
 ///
 /// Returns false, the packet unchanged, where the transport header is not all there.
+#[inline]
 pub fn translate<A: Ip, F: Frame>(
     frame: &mut F,
     l3: usize,
@@ -225,28 +244,8 @@ pub fn translate<A: Ip, F: Frame>(
     if frame.len() < at + transport || !frame.pull(at + transport) {
         return false;
     }
-    let head = frame.head_mut();
-    if transport > 0 {
-        let port = at + side.port_at();
-        head[port..port + 2].copy_from_slice(&new.port.to_be_bytes());
-    }
-    let delta = A::delta(old.addr, new.addr).change16(old.port, new.port);
-    let field = |head: &[u8], at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-    let mut no_checksum = false;
-    match proto {
-        proto::TCP => {
-            let sum = delta.apply(field(head, at + 16));
-            head[at + 16..at + 18].copy_from_slice(&sum.to_be_bytes());
-        }
-        proto::UDP => {
-            no_checksum = field(head, at + 6) == 0;
-            let sum = delta.apply_udp(field(head, at + 6));
-            head[at + 6..at + 8].copy_from_slice(&sum.to_be_bytes());
-        }
-        _ => {}
-    }
-    A::put(&mut head[l3..], side.addr_at::<A>(), new.addr);
-    A::seal(&mut head[l3..]);
+    let ip = &mut frame.head_mut()[l3..];
+    let no_checksum = translate_ip(ip, l4, proto, side, old, new);
     if no_checksum {
         seal_udp::<A, F>(frame, l3, at);
     }
@@ -254,6 +253,54 @@ pub fn translate<A: Ip, F: Frame>(
         seal_sctp(frame, at);
     }
     true
+}
+
+/// As [`translate`], of a packet whose headers are all there, without those checksums that are computed anew: SCTP's, and
+/// that of a UDP datagram which has none, for which the answer is true.
+#[inline(always)]
+pub fn translate_ip<A: Ip>(
+    ip: &mut [u8],
+    l4: usize,
+    proto: u8,
+    side: Side,
+    old: End<A>,
+    new: End<A>,
+) -> bool {
+    let (ip, l4) = ip.split_at_mut(l4);
+    let delta = A::delta(old.addr, new.addr).change16(old.port, new.port);
+    let mut no_checksum = false;
+    match proto {
+        proto::TCP => {
+            if let Some(l4) = l4.first_chunk_mut::<20>() {
+                put_port(l4, side, new.port);
+                let sum = delta.apply(u16::from_be_bytes([l4[16], l4[17]]));
+                [l4[16], l4[17]] = sum.to_be_bytes();
+            }
+        }
+        proto::UDP => {
+            if let Some(l4) = l4.first_chunk_mut::<8>() {
+                put_port(l4, side, new.port);
+                let old = u16::from_be_bytes([l4[6], l4[7]]);
+                no_checksum = old == 0;
+                [l4[6], l4[7]] = delta.apply_udp(old).to_be_bytes();
+            }
+        }
+        proto::SCTP => {
+            if let Some(l4) = l4.first_chunk_mut::<12>() {
+                put_port(l4, side, new.port);
+            }
+        }
+        _ => {}
+    }
+    A::put(ip, side.addr_at::<A>(), new.addr);
+    A::seal(ip);
+    no_checksum
+}
+
+#[inline(always)]
+fn put_port<const N: usize>(l4: &mut [u8; N], side: Side, port: u16) {
+    let at = side.port_at();
+    l4[at..at + 2].copy_from_slice(&port.to_be_bytes());
 }
 
 /// Gives a UDP datagram that came without a checksum one, as ip_vs_proto_udp.c does under NAT.

@@ -69,6 +69,19 @@ impl Tally {
         add(&self.out_bytes, bytes as u64);
     }
 
+    /// Counts packets and bytes from clients, packets and bytes from servers.
+    pub fn add(&self, counts: [u64; 4]) {
+        let counters = [
+            &self.in_packets,
+            &self.in_bytes,
+            &self.out_packets,
+            &self.out_bytes,
+        ];
+        for (counter, n) in counters.into_iter().zip(counts) {
+            add(counter, n);
+        }
+    }
+
     /// Changes the number of active connections.
     pub fn active(&self, by: i32) {
         change(&self.active, by);

@@ -7,19 +7,21 @@
 use std::net::IpAddr;
 
 use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
-use ripvs_packet::{icmp, ipv6, parse, Frame};
+use ripvs_packet::{icmp, ipv6, parse, Frame, PacketIo};
 
 use crate::conn::Key;
 use crate::datapath::Passed;
 use crate::flow::Path;
-use crate::net::{IcmpKind, Offender, RouteHit};
+use crate::hop::Hop;
+use crate::net::{IcmpKind, Net, Offender};
 use crate::packet::{ports, Packet};
 use crate::related::is_balanced;
-use crate::rewrite::{add_frame, Ip, Quoted};
+use crate::rewrite::{add_frame, End, Ip, Quoted};
+use crate::service::Dest;
 use crate::spec::{DestSpec, TunnelCsum, TunnelKind};
 use crate::state::Direction;
 use crate::types::{proto, Af, DestId, Time};
-use crate::verdict::Drop;
+use crate::verdict::{Drop, Verdict};
 use crate::worker::{Io, Tables, Worker};
 
 const UDP_HEADER: usize = 8;
@@ -109,17 +111,17 @@ fn encapsulate<F: Frame>(frame: &mut F, inner: Af, dest: &DestSpec, outer: &Oute
     };
     match (outer.src, outer.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            head[..20].fill(0);
-            head[0] = 0x45;
-            head[1] = outer.tos;
-            head[2..4].copy_from_slice(&((len + extra) as u16).to_be_bytes());
-            head[4..6].copy_from_slice(&outer.id.to_be_bytes());
-            head[6] = if outer.dont_fragment { 0x40 } else { 0 };
-            head[8] = outer.ttl;
-            head[9] = protocol;
-            head[12..16].copy_from_slice(&src.octets());
-            head[16..20].copy_from_slice(&dst.octets());
-            crate::family::V4::seal(head);
+            if let Some(ip) = head.first_chunk_mut::<20>() {
+                let (len, id) = (((len + extra) as u16).to_be_bytes(), outer.id.to_be_bytes());
+                let df = if outer.dont_fragment { 0x40 } else { 0 };
+                *ip = [0; 20];
+                ip[..12].copy_from_slice(&[
+                    0x45, outer.tos, len[0], len[1], id[0], id[1], df, 0, outer.ttl, protocol, 0, 0,
+                ]);
+                ip[12..16].copy_from_slice(&src.octets());
+                ip[16..20].copy_from_slice(&dst.octets());
+                crate::family::V4::seal(ip);
+            }
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
             head[0] = 0x60 | outer.tos >> 4;
@@ -171,6 +173,85 @@ fn seal_inside<F: Frame>(frame: &mut F, dest: &DestSpec, outer: &Outer, at: usiz
     }
 }
 
+/// What is known of the outside of a client's packet before it is wrapped.
+pub(crate) struct Wrapping {
+    src: IpAddr,
+    tos: u8,
+    dont_fragment: bool,
+}
+
+impl Wrapping {
+    /// The outside of a packet of `len` bytes that is as any other: no checksum to be computed over all of it, nothing heard
+    /// of smaller MTUs, room for it. `None` where that is not so. `df`: it must not be cut.
+    #[inline]
+    pub fn of<A: Ip>(
+        now: Time,
+        dest: &Dest,
+        hop: &Hop,
+        len: usize,
+        df: bool,
+        tos: u8,
+    ) -> Option<Wrapping> {
+        let spec = &dest.spec;
+        let room = usize::from(hop.hit.mtu).checked_sub(overhead(spec))?;
+        let usual = len <= room
+            && room >= usize::from(least_mtu(spec.addr))
+            && dest.path_mtu(now) == u16::MAX
+            && spec.tunnel_csum != TunnelCsum::Full;
+        usual.then_some(Wrapping {
+            src: hop.source?,
+            tos: outer_tos(tos),
+            dont_fragment: A::AF == Af::V4 && df,
+        })
+    }
+
+    /// Wraps the packet that begins `l3` bytes into the frame, and sends it. `of` is its client and the
+    /// virtual port.
+    #[allow(clippy::too_many_arguments)]
+    #[inline]
+    pub fn send<A: Ip, F: Frame>(
+        &self,
+        mut frame: F,
+        l3: usize,
+        of: (End<A>, u16),
+        dest: &Dest,
+        hop: &Hop,
+        net: &mut Net<F>,
+        io: &mut impl PacketIo<Frame = F>,
+    ) {
+        let outer = Outer {
+            src: self.src,
+            dst: dest.spec.addr,
+            tos: self.tos,
+            ttl: A::ttl(&frame.head()[l3..]),
+            dont_fragment: self.dont_fragment,
+            id: if self.dont_fragment {
+                0
+            } else {
+                net.next_ip_id()
+            },
+            entropy: match dest.spec.tunnel {
+                TunnelKind::Gue { .. } => entropy(of.0, of.1),
+                TunnelKind::Ipip | TunnelKind::Gre => 0,
+            },
+        };
+        if frame.trim_front(l3) && encapsulate(&mut frame, A::AF, &dest.spec, &outer) {
+            hop.send(frame, 0, net, io);
+        } else {
+            net.counters.done(Verdict::Dropped(Drop::NoHeadroom));
+        }
+    }
+}
+
+/// The least MTU that a tunnel to this address must leave for what is inside.
+fn least_mtu(outer: IpAddr) -> u16 {
+    if outer.is_ipv4() {
+        MIN_MTU_V4
+    } else {
+        MIN_MTU_V6
+    }
+}
+
 /// An ICMP error about a tunnel of ours, read.
 pub(crate) struct Tunnelled<A: crate::family::Family> {
     /// The connection of the packet inside.
@@ -198,26 +279,28 @@ impl<F: Frame> Worker<F> {
             return self.discard(pkt, Drop::DestGone);
         };
         let (spec, pmtu) = (dest.spec.clone(), dest.path_mtu(now));
-        let Some(mut hit) = self.net.route(spec.addr, None) else {
+        let Some((number, mut hop)) = self.tunnel_way(now, path.hop_in, spec.addr) else {
             return self.unreachable(now, pkt, io);
         };
+        // As in `transmit_inbound`.
+        if let Some(id) = path.id.filter(|_| number != path.hop_in && !error) {
+            if let Some(record) = A::table_mut(self).get_mut(id) {
+                record.hop_in = number.0;
+            }
+        }
+        let hit = &mut hop.hit;
         if hit.local {
             return Some(pkt);
         }
         hit.mtu = hit.mtu.min(pmtu);
         let room = usize::from(hit.mtu).saturating_sub(overhead(&spec)) as u16;
-        let least = if spec.addr.is_ipv4() {
-            MIN_MTU_V4
-        } else {
-            MIN_MTU_V6
-        };
-        if room < least && A::ttl(pkt.ip()) > 1 {
+        if room < least_mtu(spec.addr) && A::ttl(pkt.ip()) > 1 {
             return self.discard(pkt, Drop::TooBig);
         }
         // Without path MTU discovery the outer packet is cut instead.
         let cut = A::AF == Af::V4 && self.settings.pmtu_disc == 0;
         let pkt = self.prepare::<A>(now, pkt, room, error || cut, io)?;
-        let Some(src) = self.net.source_for(spec.addr, &hit) else {
+        let Some(src) = hop.source else {
             return self.discard(pkt, Drop::NoRoute);
         };
         let dont_fragment = A::AF == Af::V4 && !cut && pkt.info.has(parse::flags::DONT_FRAGMENT);
@@ -232,9 +315,9 @@ impl<F: Frame> Worker<F> {
             } else {
                 self.net.next_ip_id()
             },
-            entropy: entropy(path),
+            entropy: entropy::<A>(path.client, path.virt.port),
         };
-        self.send_tunnel(now, pkt, A::AF, &spec, &outer, hit, io)
+        self.send_tunnel(now, pkt, A::AF, &spec, &outer, &hop, io)
     }
 
     #[allow(clippy::too_many_arguments)]
@@ -245,7 +328,7 @@ impl<F: Frame> Worker<F> {
         inner: Af,
         dest: &DestSpec,
         outer: &Outer,
-        hit: RouteHit,
+        hop: &Hop,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
         let outside = if dest.addr.is_ipv4() {
@@ -266,7 +349,7 @@ impl<F: Frame> Worker<F> {
         if inner != Af::of(dest.addr) {
             pkt.pieces = None;
         }
-        self.output(now, pkt, hit, io)
+        self.output_hop(now, pkt, hop, io)
     }
 
     /// What an ICMP error for us says of one of our tunnels; `None` where it is about none. IPv4 in IPv4 only, as in the
@@ -386,9 +469,9 @@ impl<F: Frame> Worker<F> {
 }
 
 /// A source port from the range that the kernel takes for its own (32768 to 60999), by connection.
-fn entropy<A: crate::family::Family>(path: &Path<A>) -> u16 {
-    let mut hash = u32::from(path.client.port) << 16 | u32::from(path.virt.port);
-    for byte in path.client.addr.as_ref() {
+fn entropy<A: crate::family::Family>(client: End<A>, vport: u16) -> u16 {
+    let mut hash = u32::from(client.port) << 16 | u32::from(vport);
+    for byte in client.addr.as_ref() {
         hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     }
     32768 + (hash % 28232) as u16

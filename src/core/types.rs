@@ -10,7 +10,7 @@ pub struct IfaceId(pub u16);
 
 /// A virtual service: the slot the control thread gave it. The same number on every worker; used again only after every
 /// worker has let go of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServiceId(pub u32);
 
 /// A dest (real server) of one service: the slot the control thread gave it, under the same rules as [`ServiceId`].

@@ -11,6 +11,7 @@ use ripvs_packet::{Frame, PacketIo};
 use crate::conn::{ConnId, ConnTable};
 use crate::defence::Defence;
 use crate::delta::{Answer, Delta, Query};
+use crate::express::{Glance, Sums};
 use crate::family::{V4, V6};
 use crate::flow::Gone;
 use crate::frag::{self, Reassembler};
@@ -20,8 +21,7 @@ use crate::mark::MarkTable;
 use crate::message::Msg;
 use crate::net::{Net, NetConfig};
 use crate::owner::Owners;
-use crate::packet::Packet;
-use crate::rewrite::Ip;
+use crate::plain::{Parts, Plain};
 use crate::service::Services;
 use crate::settings::Settings;
 use crate::sip::Calls;
@@ -67,7 +67,7 @@ pub struct WorkerConfig {
 }
 
 /// A worker's tables for one address family. The packet path is written once, with the family as its parameter.
-pub trait Tables<F: Frame>: Ip {
+pub(crate) trait Tables<F: Frame>: Plain {
     /// Whether this is IPv6.
     const IS_V6: bool;
     /// The family's connections.
@@ -76,6 +76,8 @@ pub trait Tables<F: Frame>: Ip {
     fn table_mut(worker: &mut Worker<F>) -> &mut ConnTable<Self>;
     /// The family's connections, and how long they last.
     fn table_and_timeouts(worker: &mut Worker<F>) -> (&mut ConnTable<Self>, &Timeouts);
+    /// What the express way needs.
+    fn parts(worker: &mut Worker<F>) -> Parts<'_, Self, F>;
 }
 
 impl<F: Frame> Tables<F> for V4 {
@@ -92,6 +94,11 @@ impl<F: Frame> Tables<F> for V4 {
     fn table_and_timeouts(worker: &mut Worker<F>) -> (&mut ConnTable<V4>, &Timeouts) {
         (&mut worker.conns4, &worker.timeouts)
     }
+
+    #[inline(always)]
+    fn parts(worker: &mut Worker<F>) -> Parts<'_, V4, F> {
+        Parts::v4(worker)
+    }
 }
 
 impl<F: Frame> Tables<F> for V6 {
@@ -107,6 +114,11 @@ impl<F: Frame> Tables<F> for V6 {
 
     fn table_and_timeouts(worker: &mut Worker<F>) -> (&mut ConnTable<V6>, &Timeouts) {
         (&mut worker.conns6, &worker.timeouts)
+    }
+
+    #[inline(always)]
+    fn parts(worker: &mut Worker<F>) -> Parts<'_, V6, F> {
+        Parts::v6(worker)
     }
 }
 
@@ -134,8 +146,10 @@ pub struct Worker<F: Frame> {
     outbox: VecDeque<(WorkerId, Msg<F>)>,
     /// Connections that have just gone; kept for its memory.
     pub(crate) gone: Vec<(ConnId, Gone)>,
-    /// The packets of a burst; kept for its memory.
-    pub(crate) burst: Vec<Packet<F>>,
+    /// What the first look at a burst found; kept for its memory.
+    pub(crate) glances: Vec<Glance>,
+    /// What the burst adds to counters.
+    pub(crate) sums: Sums,
     /// How far the search for connections of removed dests has come.
     pub(crate) sweep: Sweep,
     pub(crate) thin: Thin,
@@ -176,7 +190,8 @@ impl<F: Frame> Worker<F> {
             limit: config.connections,
             outbox: VecDeque::new(),
             gone: Vec::new(),
-            burst: Vec::new(),
+            glances: Vec::new(),
+            sums: Sums::default(),
             sweep: Sweep::default(),
             thin: Thin::new(config.seed.wrapping_add(u64::from(config.id.0))),
             defence_due: now,
@@ -247,7 +262,11 @@ impl<F: Frame> Worker<F> {
                 self.defence.update(&settings, self.conns_left());
             }
             Delta::FtpPorts(ports) => self.ftp.set_ports(ports),
-            Delta::Marks(marks) => self.marks = marks,
+            Delta::Marks(marks) => {
+                self.marks = marks;
+                // A number that is kept says that the addresses were looked at under these rules.
+                self.hops.clear();
+            }
             Delta::Timeouts { tcp, tcp_fin, udp } => self.timeouts.set(tcp, tcp_fin, udp),
             Delta::Net(change) => self.net.apply(now, change),
         }

@@ -231,10 +231,10 @@ fn short(need: usize, available: usize) -> ParseError {
     }
 }
 
-/// The sum over a header of five words. The words are added as they lie in memory: the two zeros of one's complement are
+/// Whether the checksum of a header without options is right. The words are added as they lie in memory: the two zeros of one's complement are
 /// the same in either byte order.
 #[inline(always)]
-fn plain_checksum_is_valid(header: &[u8; ipv4::HEADER_LEN]) -> bool {
+pub fn plain_checksum_is_valid(header: &[u8; ipv4::HEADER_LEN]) -> bool {
     let (words, _) = header.as_chunks::<4>();
     let sum: u64 = words
         .iter()

@@ -11,7 +11,7 @@
 
 use std::io;
 
-use ripvs_arch::{prefetch_read, HugeSlice};
+use ripvs_arch::{equal_bytes, prefetch_read, HugeSlice};
 
 /// Entries in a bucket.
 const SLOTS: usize = 12;
@@ -19,29 +19,16 @@ const SLOTS: usize = 12;
 /// gives such a packet another connection each time); what falls off is not found any more, and ends by its time.
 const MOST_EQUAL: usize = 16;
 
-const ONES: u64 = 0x0101_0101_0101_0101;
-const LOW: u64 = 0x7f7f_7f7f_7f7f_7f7f;
-
 /// Words 0 and lower half of 1: tags, 0 where free. Upper half of 1: entries that passed by. Words 2 to 7: entries.
 type Bucket = [u64; 8];
 
-/// A bit for each byte of `word` that is `byte`.
-#[inline]
-fn equal_bytes(word: u64, byte: u8) -> u32 {
-    let x = word ^ (ONES * u64::from(byte));
-    // The high bit of each byte that is 0; no carry leaves a byte, so there are no false ones.
-    let zero = !(((x & LOW) + LOW) | x | LOW);
-    // Gathers the eight high bits: bit 8i moves to 56 + i, and no two products meet.
-    ((zero >> 7).wrapping_mul(0x0102_0408_1020_4080) >> 56) as u32
-}
-
 /// A bit for each slot with this tag.
-#[inline]
+#[inline(always)]
 fn slots_with(bucket: &Bucket, tag: u8) -> u32 {
-    equal_bytes(bucket[0], tag) | (equal_bytes(bucket[1], tag) & 0xf) << 8
+    u32::from(equal_bytes([bucket[0], bucket[1]], tag)) & 0xfff
 }
 
-#[inline]
+#[inline(always)]
 fn entry(bucket: &Bucket, slot: usize) -> u32 {
     (bucket[2 + slot / 2] >> (32 * (slot % 2))) as u32
 }
@@ -65,7 +52,7 @@ fn first(slots: u32) -> usize {
     slots.trailing_zeros() as usize
 }
 
-#[inline]
+#[inline(always)]
 fn tag(hash: u64) -> u8 {
     (hash as u8).max(1)
 }
@@ -224,19 +211,6 @@ mod tests {
 
     fn empty(index: &Index) -> bool {
         index.buckets.iter().all(|bucket| *bucket == [0; 8])
-    }
-
-    #[test]
-    fn bytes_are_compared_exactly() {
-        let word = u64::from_le_bytes([0, 1, 0x80, 0xff, 0, 1, 0x7f, 0x81]);
-        assert_eq!(equal_bytes(word, 0), 0b0001_0001);
-        assert_eq!(equal_bytes(word, 1), 0b0010_0010);
-        assert_eq!(equal_bytes(word, 0x80), 0b0000_0100);
-        assert_eq!(equal_bytes(word, 0xff), 0b0000_1000);
-        assert_eq!(equal_bytes(word, 0x7f), 0b0100_0000);
-        assert_eq!(equal_bytes(word, 0x81), 0b1000_0000);
-        assert_eq!(equal_bytes(word, 2), 0);
-        assert_eq!(equal_bytes(0, 0), 0xff);
     }
 
     #[test]

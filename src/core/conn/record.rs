@@ -84,6 +84,11 @@ impl Flags {
         self.0 & other.0 == other.0
     }
 
+    /// Whether any of `other`'s bits is set.
+    pub const fn any(self, other: Flags) -> bool {
+        self.0 & other.0 != 0
+    }
+
     /// These and those.
     pub const fn with(self, other: Flags) -> Flags {
         Flags(self.0 | other.0)
@@ -188,31 +193,37 @@ impl<F: Family> Record<F> {
     }
 
     /// The client's address.
+    #[inline]
     pub fn caddr(&self) -> F::Addr {
         self.caddr
     }
 
     /// The client's port, host byte order as all ports; 0 in most templates, and while NO_CPORT is set.
+    #[inline]
     pub fn cport(&self) -> u16 {
         self.cport
     }
 
     /// The virtual address.
+    #[inline]
     pub fn vaddr(&self) -> F::Addr {
         self.vaddr
     }
 
     /// The virtual port.
+    #[inline]
     pub fn vport(&self) -> u16 {
         self.vport
     }
 
     /// The real server's address; zeros where it is of the other family, where the dest tells it.
+    #[inline]
     pub fn daddr(&self) -> F::Addr {
         self.daddr
     }
 
     /// The real server's port.
+    #[inline]
     pub fn dport(&self) -> u16 {
         self.dport
     }
@@ -223,11 +234,13 @@ impl<F: Family> Record<F> {
     }
 
     /// All flags.
+    #[inline]
     pub fn flags(&self) -> Flags {
         self.flags
     }
 
     /// Whether all of these flags are set.
+    #[inline]
     pub fn has(&self, flags: Flags) -> bool {
         self.flags.has(flags)
     }
@@ -243,6 +256,7 @@ impl<F: Family> Record<F> {
     }
 
     /// The forwarding method.
+    #[inline]
     pub fn forward(&self) -> Forward {
         self.flags.forward()
     }
@@ -253,6 +267,7 @@ impl<F: Family> Record<F> {
     }
 
     /// The dest.
+    #[inline]
     pub fn dest(&self) -> Option<DestId> {
         (self.dest != NONE).then_some(DestId(self.dest))
     }
@@ -273,6 +288,7 @@ impl<F: Family> Record<F> {
     }
 
     /// When the connection ends unless something puts it off.
+    #[inline]
     pub fn expires(&self) -> Tick {
         Tick(self.expires)
     }
@@ -282,6 +298,7 @@ impl<F: Family> Record<F> {
     }
 
     /// What controls this connection.
+    #[inline]
     pub fn control(&self) -> Option<Control> {
         let some = self.control != NONE && !self.has(Flags::TEMPLATE);
         some.then_some(Control {
@@ -416,6 +433,11 @@ impl<F: Family> Record<F> {
         self.dport = ends.dport;
         self.flags = self.flags.with_forward(ends.forward);
         self.set_dest(ends.dest);
+        if !self.has(Flags::TEMPLATE) {
+            // They may lead elsewhere now.
+            self.hop_in = 0;
+            self.hop_out = 0;
+        }
         if ends.cport != 0 {
             self.flags = self.flags.without(Flags::NO_CPORT);
         }
@@ -443,15 +465,22 @@ impl<F: Family> Record<F> {
     /// Whether a packet of this key is this connection's (`__ip_vs_conn_in_get`): a client's port 0 is found only where
     /// it stands for one that is not known yet.
     #[inline]
-    pub(super) fn is_in(&self, key: &Key<F>) -> bool {
+    pub(crate) fn is_in(&self, key: &Key<F>) -> bool {
         self.same_in(key)
             && !self.has(Flags::TEMPLATE)
             && (key.cport != 0 || self.has(Flags::NO_CPORT))
     }
 
+    /// Whether this is a live connection, found by its client's port, with none of these flags.
+    #[inline(always)]
+    pub(crate) fn is_usual(&self, unusual: Flags) -> bool {
+        let unusual = unusual.with(Flags::TEMPLATE).with(Flags::NO_CPORT);
+        self.flags.0 & (unusual.0 | Flags::LIVE.0) == Flags::LIVE.0 && self.cport != 0
+    }
+
     /// Whether the parts of the key are those of this record.
-    #[inline]
-    pub(super) fn same_in(&self, key: &Key<F>) -> bool {
+    #[inline(always)]
+    pub(crate) fn same_in(&self, key: &Key<F>) -> bool {
         self.caddr == key.caddr
             && self.vaddr == key.vaddr
             && self.cport == key.cport
@@ -460,8 +489,8 @@ impl<F: Family> Record<F> {
     }
 
     /// Whether a packet of this key is a reply of this connection's (`ip_vs_conn_out_get`).
-    #[inline]
-    pub(super) fn is_out(&self, key: &OutKey<F>) -> bool {
+    #[inline(always)]
+    pub(crate) fn is_out(&self, key: &OutKey<F>) -> bool {
         self.caddr == key.caddr
             && self.cport == key.cport
             && self.proto == key.proto

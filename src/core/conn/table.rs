@@ -126,12 +126,12 @@ impl<F: Family> ConnTable<F> {
         self.index.prefetch(hash);
     }
 
-    /// Begins to fetch the record that will most likely be found: when the index has come.
-    #[inline]
-    pub fn prefetch_record(&self, hash: u64) {
-        if let Some(entry) = self.index.candidate(hash) {
-            self.records[(entry & !OUT) as usize].prefetch();
-        }
+    /// The connection that will most likely be found by this hash, when the index has come. Its record begins to be fetched.
+    #[inline(always)]
+    pub fn suggest(&self, hash: u64) -> Option<ConnId> {
+        let id = self.index.candidate(hash)? & !OUT;
+        self.records[id as usize].prefetch();
+        Some(ConnId(id))
     }
 
     /// The newest connection that a client's packet belongs to: of exactly this key, or of a client's port that is not
@@ -228,7 +228,7 @@ impl<F: Family> ConnTable<F> {
     }
 
     /// The connection in this place.
-    #[inline]
+    #[inline(always)]
     pub fn get(&self, id: ConnId) -> Option<&Record<F>> {
         self.records
             .get(id.0 as usize)
@@ -236,7 +236,7 @@ impl<F: Family> ConnTable<F> {
     }
 
     /// The connection in this place.
-    #[inline]
+    #[inline(always)]
     pub fn get_mut(&mut self, id: ConnId) -> Option<&mut Record<F>> {
         self.records
             .get_mut(id.0 as usize)
@@ -250,7 +250,7 @@ impl<F: Family> ConnTable<F> {
     }
 
     /// Starts the connection's time anew: it ends its `timeout` after `now`.
-    #[inline]
+    #[inline(always)]
     pub fn touch(&mut self, id: ConnId, now: Tick) {
         let Some(record) = self.get_mut(id) else {
             return;
@@ -273,6 +273,7 @@ impl<F: Family> ConnTable<F> {
         }
     }
 
+    #[cold]
     fn sooner(&mut self, id: ConnId, expires: Tick) {
         self.wheel.stop(&mut self.records, id.0);
         self.records[id.0 as usize].set_expires(expires);

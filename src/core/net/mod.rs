@@ -52,6 +52,7 @@ pub use lpm::{common_prefix, Lpm, Prefix};
 pub use neigh::{Heard, Neigh, NeighEntry, NeighId, Neighbours, Nud, Replace};
 pub use route::{is_link_local, source_for, LocalKind, RouteError, RouteHit, RouteSpec, Routes};
 pub use send::Sent;
+pub(crate) use send::{encapsulate, UNTAGGED};
 
 use crate::types::{IfaceId, Time};
 use crate::verdict::{Counters, Verdict};
@@ -193,6 +194,12 @@ impl<F: Frame> Net<F> {
     #[inline]
     pub fn is_local(&self, addr: IpAddr) -> bool {
         self.routes.local(addr) == Some(LocalKind::Unicast)
+    }
+
+    /// Whether `addr` is a service's.
+    #[inline]
+    pub fn is_vip(&self, addr: IpAddr) -> bool {
+        self.routes.is_vip(addr)
     }
 
     /// The source address of a packet that we send to `dst` by this way; `None` where we have none of its family.

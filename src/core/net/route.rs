@@ -3,6 +3,8 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
+use hashbrown::HashSet;
+
 use super::iface::{IfAddr, Iface, Ifaces, LO};
 use super::lpm::{common_prefix, Lpm, Prefix};
 use crate::types::IfaceId;
@@ -101,6 +103,8 @@ pub struct Routes {
     /// Tables for sources, the longest source prefix first.
     from: Vec<(Prefix, Table)>,
     main: Table,
+    /// The addresses of services.
+    vips: HashSet<IpAddr>,
     generation: u32,
 }
 
@@ -142,6 +146,18 @@ impl Routes {
     #[inline]
     pub fn local(&self, addr: IpAddr) -> Option<LocalKind> {
         self.local.lookup(addr).map(Local::kind)
+    }
+
+    /// Whether `addr` is a service's.
+    #[inline]
+    pub fn is_vip(&self, addr: IpAddr) -> bool {
+        self.vips.contains(&addr)
+    }
+
+    /// Whether there are routes that are for certain sources.
+    #[inline]
+    pub fn by_source(&self) -> bool {
+        !self.from.is_empty()
     }
 
     /// Whether `addr` is ours to be asked for on `iface` (IPv6 neighbour discovery): an address of that interface, of lo, or
@@ -342,6 +358,7 @@ impl Routes {
     pub(super) fn vip_add(&mut self, addr: IpAddr) -> bool {
         let new = self.local(addr) != Some(LocalKind::Unicast);
         self.local.entry(Prefix::host(addr)).vips += 1;
+        self.vips.insert(addr);
         if new {
             self.changed();
         }
@@ -354,7 +371,11 @@ impl Routes {
         if self.local.get(prefix).is_none_or(|local| local.vips == 0) {
             return;
         }
-        self.local.entry(prefix).vips -= 1;
+        let local = self.local.entry(prefix);
+        local.vips -= 1;
+        if local.vips == 0 {
+            self.vips.remove(&addr);
+        }
         self.local_drop_unused(prefix);
         self.changed();
     }

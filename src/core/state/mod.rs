@@ -57,8 +57,17 @@ pub struct Step {
     pub assure: bool,
 }
 
+impl Step {
+    /// Whether the caller has to do anything.
+    #[inline]
+    pub fn matters(self) -> bool {
+        self.active != 0 || self.assure
+    }
+}
+
 /// Lets a packet take effect: sets the record's state, timeout (which counts from the next touch on), NO_OUTPUT and
 /// INACTIVE. `secure` is whether TCP's table for times of attack is in force (`secure_tcp`).
+#[inline(always)]
 pub fn step<F: Family>(
     record: &mut Record<F>,
     direction: Direction,
@@ -107,6 +116,7 @@ pub fn step<F: Family>(
 }
 
 /// Judges by the record from which side the packet counts, and notes that the server's packets pass if this is one.
+#[inline]
 fn view<F: Family>(record: &mut Record<F>, direction: Direction) -> View {
     match direction {
         Direction::Output => {

@@ -46,29 +46,29 @@ impl PoolFrame {
 }
 
 impl Frame for PoolFrame {
-    #[inline]
+    #[inline(always)]
     fn len(&self) -> usize {
         self.0.header.len
     }
 
-    #[inline]
+    #[inline(always)]
     fn head(&self) -> &[u8] {
         let Header { start, len } = self.0.header;
         &self.0.bytes.0[start..start + len]
     }
 
-    #[inline]
+    #[inline(always)]
     fn head_mut(&mut self) -> &mut [u8] {
         let Header { start, len } = self.0.header;
         &mut self.0.bytes.0[start..start + len]
     }
 
-    #[inline]
+    #[inline(always)]
     fn pull(&mut self, _: usize) -> bool {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn prepend(&mut self, n: usize) -> bool {
         if n > self.0.header.start {
             return false;
@@ -78,7 +78,7 @@ impl Frame for PoolFrame {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn trim_front(&mut self, n: usize) -> bool {
         if n > self.0.header.len {
             return false;
@@ -88,7 +88,7 @@ impl Frame for PoolFrame {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn truncate(&mut self, len: usize) {
         self.0.header.len = self.0.header.len.min(len);
     }
@@ -154,7 +154,7 @@ impl PacketIo for Pool {
         Some(frame)
     }
 
-    #[inline]
+    #[inline(always)]
     fn transmit(&mut self, _: PortId, frame: PoolFrame) {
         self.sent.push(frame);
     }

@@ -10,19 +10,20 @@
 //! - SYN, fragments, options, extension headers, protocols other than TCP and UDP, what came to a group address, and
 //!   connections with a helper are never taken.
 
+use std::vec::Drain;
+
 use ripvs_packet::eth::{self, ethertype};
 use ripvs_packet::{tcp, udp, Frame, PortId};
 
-use crate::conn::{ConnId, Flags, Key, OutKey};
+use crate::conn::{ConnId, ConnTable, Flags, Key, OutKey, Record};
 use crate::family::{V4, V6};
-use crate::flow::take_in;
 use crate::hop::HopNumber;
 use crate::net::Mac;
 use crate::plain::{Parts, Plain};
 use crate::rewrite::{translate_ip, End, Side};
 use crate::service::{Dest, Services};
 use crate::spec::Forward;
-use crate::state::{Direction, Signal};
+use crate::state::{self, Direction, Signal, Step, Timeouts};
 use crate::tally::Tally;
 use crate::tunnel::Wrapping;
 use crate::types::{proto, Af, ServiceId, Tick, Time};
@@ -60,7 +61,7 @@ pub(crate) struct Glance {
     /// Length of the packet.
     len: u16,
     /// The connection that the index suggests.
-    found: Option<ConnId>,
+    found: ConnId,
     /// What the connection is found by.
     hash: u64,
 }
@@ -71,7 +72,7 @@ impl Glance {
         l3: 0,
         protocol: 0,
         len: 0,
-        found: None,
+        found: ConnTable::<V4>::NOBODY,
         hash: 0,
     };
 
@@ -120,6 +121,17 @@ macro_rules! usual {
             None => return Err($frame),
         }
     };
+}
+
+/// When a burst came.
+#[derive(Clone, Copy, Debug)]
+struct Moment {
+    now: Time,
+    /// The same in ticks.
+    tick: Tick,
+    /// Whether one of its packets went the ordinary way: it may have made or ended connections, or brought news of
+    /// neighbours.
+    disturbed: bool,
 }
 
 /// What is the same for all frames of a burst.
@@ -188,6 +200,7 @@ impl<F: Frame> Worker<F> {
     /// Takes a burst of frames from a port.
     pub fn burst(&mut self, now: Time, port: PortId, frames: &mut Vec<F>, io: &mut impl Io<F>) {
         self.net.counters.received += frames.len() as u64;
+        self.hops.note_time(now);
         let mut glances = std::mem::take(&mut self.glances);
         glances.clear();
         match self.lane(port) {
@@ -199,30 +212,60 @@ impl<F: Frame> Worker<F> {
         for glance in &mut glances {
             self.suggest(glance);
         }
-        let tick = now.tick();
-        self.hops.look_again();
-        // A packet that goes the ordinary way may make or end connections, and bring news of neighbours.
-        let mut disturbed = false;
-        for (frame, glance) in frames.drain(..).zip(&mut glances) {
-            if disturbed {
-                self.suggest(glance);
-            }
-            let passed = match glance.way {
-                Way::In4 => self.inbound::<V4>((now, tick), glance, frame, io),
-                Way::Out4 => self.outbound::<V4>((now, tick), glance, frame, io),
-                Way::In6 => self.inbound::<V6>((now, tick), glance, frame, io),
-                Way::Out6 => self.outbound::<V6>((now, tick), glance, frame, io),
-                Way::Ordinary => Err(frame),
+        let mut moment = Moment {
+            now,
+            tick: now.tick(),
+            disturbed: false,
+        };
+        let (mut frames, mut left) = (frames.drain(..), glances.as_slice());
+        while let Some(glance) = left.first() {
+            let (taken, unusual) = match glance.way {
+                Way::In4 => self.run::<V4, true>(moment, &mut frames, left, io),
+                Way::Out4 => self.run::<V4, false>(moment, &mut frames, left, io),
+                Way::In6 => self.run::<V6, true>(moment, &mut frames, left, io),
+                Way::Out6 => self.run::<V6, false>(moment, &mut frames, left, io),
+                Way::Ordinary => (1, frames.next()),
             };
-            if let Err(frame) = passed {
-                disturbed = true;
-                self.ordinary(now, port, frame, |local| glance.hash(local), io);
+            let (done, rest) = left.split_at(taken);
+            left = rest;
+            if let Some(frame) = unusual {
+                let hash = |local| done.last().map_or(0, |glance| glance.hash(local));
+                self.ordinary(now, port, frame, hash, io);
                 self.hops.look_again();
+                moment.disturbed = true;
             }
         }
+        drop(frames);
         self.glances = glances;
         self.sums.write(&self.services, &self.total);
         self.flush(io);
+    }
+
+    /// Takes packets of one kind, one after the other, until another kind comes or one is unusual. Returns how many it took
+    /// from the burst, and the unusual one, untouched, if it ended there.
+    #[inline(never)]
+    fn run<A: Tables<F>, const IN: bool>(
+        &mut self,
+        moment: Moment,
+        frames: &mut Drain<'_, F>,
+        glances: &[Glance],
+        io: &mut impl Io<F>,
+    ) -> (usize, Option<F>) {
+        let way = if IN { A::IN } else { A::OUT };
+        let mut taken = 0;
+        for glance in glances.iter().take_while(|glance| glance.way == way) {
+            let Some(frame) = frames.next() else { break };
+            taken += 1;
+            let passed = if IN {
+                self.inbound::<A>(moment, glance, frame, io)
+            } else {
+                self.outbound::<A>(moment, glance, frame, io)
+            };
+            if let Err(frame) = passed {
+                return (taken, Some(frame));
+            }
+        }
+        (taken, None)
     }
 
     /// What is the same for all frames from a port, where packets may take this way at all.
@@ -311,7 +354,7 @@ impl<F: Frame> Worker<F> {
             l3: l3 as u8,
             protocol,
             len,
-            found: None,
+            found: ConnTable::<A>::NOBODY,
             hash,
         })
     }
@@ -322,15 +365,15 @@ impl<F: Frame> Worker<F> {
         glance.found = match glance.way {
             Way::In4 | Way::Out4 => self.conns4.suggest(glance.hash),
             Way::In6 | Way::Out6 => self.conns6.suggest(glance.hash),
-            Way::Ordinary => None,
+            Way::Ordinary => return,
         };
     }
 
     /// A client's packet; it comes back, untouched, where anything is unusual.
-    #[inline]
+    #[inline(always)]
     fn inbound<A: Tables<F>>(
         &mut self,
-        (now, tick): (Time, Tick),
+        moment: Moment,
         glance: &Glance,
         mut frame: F,
         io: &mut impl Io<F>,
@@ -347,77 +390,84 @@ impl<F: Frame> Worker<F> {
             total,
         } = A::parts(self);
         let (l3, len) = (usize::from(glance.l3), usize::from(glance.len));
-        let ip = usual!(frame, frame.head().get(l3..));
-        let start = usual!(frame, A::start(ip));
-        let id = usual!(frame, glance.found);
-        let record = usual!(frame, table.get(id));
-        let key: Key<A> = A::request_key(start);
-        if !record.same_in(&key) || !record.is_usual(UNUSUAL) {
-            return Err(frame);
-        }
-        let signal = usual!(frame, signal::<A>(ip, glance.protocol));
-        let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
-        let hop = usual!(frame, hops.usual(HopNumber(record.hop_in), now, net));
-        let fits = len <= usize::from(hop.hit.mtu);
-        let (server, wrapping) = match record.forward() {
-            Forward::Route if fits => (None, None),
-            // A UDP datagram without a checksum gets one.
-            Forward::Masq if fits && !lacks_checksum::<A>(ip, glance.protocol) => {
-                let (addr, port) = (record.daddr(), record.dport());
-                (Some(End::<A> { addr, port }), None)
-            }
-            Forward::Tunnel => {
-                let (df, tos) = A::df_and_tos(start);
-                let wrapping = Wrapping::of::<A>(now, dest, hop, len, df && !cut, tos);
-                (None, Some(usual!(frame, wrapping)))
-            }
-            _ => return Err(frame),
+        let protocol = glance.protocol;
+        let ip = usual!(frame, frame.head_mut().get_mut(l3..));
+        let key: Key<A> = A::request_key(usual!(frame, A::start(ip)));
+        let found = match moment.disturbed {
+            true => table.suggest(glance.hash),
+            false => glance.found,
         };
+        let known = table.known_in(found, glance.hash, &key);
+        let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
+        let signal = usual!(frame, signal::<A>(ip, protocol));
+        let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
+        let number = HopNumber(record.hop_in);
+        let exit = usual!(frame, hops.usual(number, moment.now, net));
         if !dest.available {
             return Err(frame);
         }
-        let record = &mut table[id];
-        let step = take_in(record, Direction::Input, signal, timeouts, secure);
-        let unsettled = step
-            .matters()
-            .then(|| (step, record.dest(), record.chooser(), record.control()));
-        table.touch(id, tick);
-        sums.add(dest, Direction::Input, len, services, total);
-        frame.truncate(l3 + len);
-        let ip = &mut frame.head_mut()[l3..];
-        A::decrement_ttl(ip);
-        match (server, wrapping) {
-            (Some(server), _) => {
+        let fits = len <= usize::from(exit.mtu);
+        let books = Books {
+            timeouts,
+            secure,
+            services,
+            sums,
+            total,
+        };
+        let step = match record.forward() {
+            Forward::Route if fits => {
+                let step = books.enter(record, dest, Direction::Input, signal, len, moment.tick);
+                A::decrement_ttl(ip);
+                shorten(&mut frame, l3 + len);
+                exit.send(frame, l3, net, io);
+                step
+            }
+            // A UDP datagram without a checksum gets one.
+            Forward::Masq if fits && !lacks_checksum::<A>(ip, protocol) => {
+                let step = books.enter(record, dest, Direction::Input, signal, len, moment.tick);
+                let server = End::<A> {
+                    addr: record.daddr(),
+                    port: record.dport(),
+                };
                 let virt = End::<A> {
                     addr: key.vaddr,
                     port: key.vport,
                 };
-                let side = Side::Destination;
-                translate_ip(ip, A::HEADER, glance.protocol, side, virt, server);
-                hop.send(frame, l3, net, io);
+                A::take_ttl(ip);
+                translate_ip(ip, A::HEADER, protocol, Side::Destination, virt, server);
+                shorten(&mut frame, l3 + len);
+                exit.send(frame, l3, net, io);
+                step
             }
-            (None, None) => {
-                hop.send(frame, l3, net, io);
-            }
-            (None, Some(wrapping)) => {
+            Forward::Tunnel => {
+                let (df, tos) = A::df_and_tos(usual!(frame, A::start(ip)));
+                let exit = *exit;
+                let way = (&exit, hops.source(number));
+                let wrapping = Wrapping::of::<A>(moment.now, dest, way, len, df && !cut, tos);
+                let wrapping = usual!(frame, wrapping);
+                let step = books.enter(record, dest, Direction::Input, signal, len, moment.tick);
+                A::decrement_ttl(ip);
+                shorten(&mut frame, l3 + len);
                 let client = End::<A> {
                     addr: key.caddr,
                     port: key.cport,
                 };
-                wrapping.send(frame, l3, (client, key.vport), dest, hop, net, io);
+                wrapping.send(frame, l3, (client, key.vport), dest, &exit, net, io);
+                step
             }
-        }
-        if let Some((step, dest, chooser, control)) = unsettled {
-            self.settle_step::<A>(step, dest, chooser, control);
+            _ => return Err(frame),
+        };
+        if let Some(step) = step {
+            self.settle::<A>(id, moment.tick, step);
         }
         Ok(())
     }
 
     /// A server's packet; it comes back, untouched, where anything is unusual.
-    #[inline]
+    #[inline(always)]
     fn outbound<A: Tables<F>>(
         &mut self,
-        (now, tick): (Time, Tick),
+        moment: Moment,
         glance: &Glance,
         mut frame: F,
         io: &mut impl Io<F>,
@@ -433,45 +483,104 @@ impl<F: Frame> Worker<F> {
             total,
         } = A::parts(self);
         let (l3, len) = (usize::from(glance.l3), usize::from(glance.len));
-        let ip = usual!(frame, frame.head().get(l3..));
-        let id = usual!(frame, glance.found);
-        let record = usual!(frame, table.get(id));
-        let key: OutKey<A> = A::answer_key(usual!(frame, A::start(ip)));
-        let masq = record.forward() == Forward::Masq;
-        if !masq || !record.is_usual(UNUSUAL) || !record.is_out(&key) {
-            return Err(frame);
-        }
-        let signal = usual!(frame, signal::<A>(ip, glance.protocol));
-        let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
+        let protocol = glance.protocol;
         // With routes by source the packet's own way, whose MTU counts, may be another than that of the translated one.
         let by_source = net.routes().by_source();
-        let hop = usual!(frame, hops.usual(HopNumber(record.hop_out), now, net));
-        let fits = len <= usize::from(hop.hit.mtu);
-        if by_source || !fits || !dest.available || lacks_checksum::<A>(ip, glance.protocol) {
+        let ip = usual!(frame, frame.head_mut().get_mut(l3..));
+        let key: OutKey<A> = A::answer_key(usual!(frame, A::start(ip)));
+        let found = match moment.disturbed {
+            true => table.suggest(glance.hash),
+            false => glance.found,
+        };
+        let known = table.known_out(found, glance.hash, &key);
+        let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
+        let signal = usual!(frame, signal::<A>(ip, protocol));
+        let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
+        let number = HopNumber(record.hop_out);
+        let exit = usual!(frame, hops.usual(number, moment.now, net));
+        let usual = record.forward() == Forward::Masq
+            && dest.available
+            && len <= usize::from(exit.mtu)
+            && !by_source
+            && !lacks_checksum::<A>(ip, protocol);
+        if !usual {
             return Err(frame);
         }
-        let record = &mut table[id];
-        let step = take_in(record, Direction::Output, signal, timeouts, secure);
-        let unsettled = (step.active != 0 || step.assure && record.control().is_some())
-            .then(|| (step, record.dest(), record.chooser(), record.control()));
+        let books = Books {
+            timeouts,
+            secure,
+            services,
+            sums,
+            total,
+        };
+        let step = books.enter(record, dest, Direction::Output, signal, len, moment.tick);
         let virt = End::<A> {
             addr: record.vaddr(),
             port: record.vport(),
         };
-        table.touch(id, tick);
-        sums.add(dest, Direction::Output, len, services, total);
-        frame.truncate(l3 + len);
-        let ip = &mut frame.head_mut()[l3..];
-        A::decrement_ttl(ip);
         let server = End::<A> {
             addr: key.saddr,
             port: key.sport,
         };
-        translate_ip(ip, A::HEADER, glance.protocol, Side::Source, server, virt);
-        hop.send(frame, l3, net, io);
-        if let Some((step, dest, chooser, control)) = unsettled {
-            self.settle_step::<A>(step, dest, chooser, control);
+        A::take_ttl(ip);
+        translate_ip(ip, A::HEADER, protocol, Side::Source, server, virt);
+        shorten(&mut frame, l3 + len);
+        exit.send(frame, l3, net, io);
+        if let Some(step) = step {
+            self.settle::<A>(id, moment.tick, step);
         }
         Ok(())
+    }
+
+    /// What is left to do after a packet that changed its connection.
+    #[inline(never)]
+    fn settle<A: Tables<F>>(&mut self, id: ConnId, tick: Tick, step: Step) {
+        let table = A::table_mut(self);
+        table.touch(id, tick);
+        let Some(record) = table.get(id) else { return };
+        let (dest, chooser, control) = (record.dest(), record.chooser(), record.control());
+        self.settle_step::<A>(step, dest, chooser, control);
+    }
+}
+
+/// What a packet is entered in, and by which rules.
+struct Books<'a> {
+    timeouts: &'a Timeouts,
+    secure: bool,
+    services: &'a Services,
+    sums: &'a mut Sums,
+    total: &'a Tally,
+}
+
+impl Books<'_> {
+    /// Counts a packet of `len` bytes and takes it into its connection's record. What there is to settle beyond it, if
+    /// anything.
+    #[inline(always)]
+    fn enter<A: Plain>(
+        self,
+        record: &mut Record<A>,
+        dest: &Dest,
+        direction: Direction,
+        signal: Signal,
+        len: usize,
+        tick: Tick,
+    ) -> Option<Step> {
+        self.sums
+            .add(dest, direction, len, self.services, self.total);
+        if direction == Direction::Input {
+            record.count_packet();
+        }
+        let step = state::step(record, direction, signal, self.timeouts, self.secure);
+        let matters = step.active != 0 || step.assure && record.control().is_some();
+        let renewed = record.renew(tick);
+        (matters || !renewed).then_some(step)
+    }
+}
+
+/// Cuts off what an Ethernet frame was padded with.
+#[inline(always)]
+fn shorten<F: Frame>(frame: &mut F, len: usize) {
+    if frame.len() > len {
+        frame.truncate(len);
     }
 }

@@ -21,23 +21,37 @@ pub(crate) struct Hop {
     pub neigh: Option<NeighId>,
     /// The source address of what we send this way ourselves; known of tunnels only.
     pub source: Option<IpAddr>,
-    /// What goes before packets, as it was when the way was last looked at.
-    exit: Exit,
 }
 
-/// How packets leave: the port, and the Ethernet header but for the type.
+/// How packets leave by a way that is known to be good: half a cache line.
 #[derive(Clone, Copy, Debug, Default)]
-struct Exit {
+#[repr(align(32))]
+pub(crate) struct Exit {
     /// The look that this is from.
     look: u64,
-    l2_len: u8,
-    l2: [u8; 16],
+    /// The longest packet.
+    pub mtu: u16,
     port: u16,
+    l2_len: u8,
+    /// The Ethernet header, but for the type.
+    l2: [u8; 16],
 }
 
-impl Hop {
-    /// Sends the packet that begins `l3` bytes into the frame, of the same family as what came in the frame, by this way,
-    /// which [`Hops::usual`] said is good.
+impl Exit {
+    /// Whether frames leave without a tag, so that what is before an untagged packet has room for the header.
+    #[inline(always)]
+    pub fn untagged(&self) -> Option<&[u8; UNTAGGED]> {
+        let l2 = self.l2.first_chunk();
+        l2.filter(|_| usize::from(self.l2_len) == UNTAGGED)
+    }
+
+    /// The port.
+    #[inline(always)]
+    pub fn port(&self) -> PortId {
+        PortId(self.port)
+    }
+
+    /// Sends the packet that begins `l3` bytes into the frame, of the same family as what came in the frame.
     #[inline(always)]
     pub fn send<F: Frame>(
         &self,
@@ -46,20 +60,29 @@ impl Hop {
         net: &mut Net<F>,
         io: &mut impl PacketIo<Frame = F>,
     ) {
-        let Exit { l2, l2_len, .. } = &self.exit;
-        let usual = usize::from(*l2_len) == UNTAGGED && l3 == UNTAGGED + 2;
-        let done = match frame.head_mut().first_chunk_mut() {
-            Some(head) if usual => {
-                let header: &mut [u8; UNTAGGED] = head;
-                header.copy_from_slice(&l2[..UNTAGGED]);
-                Ok(())
-            }
-            _ => encapsulate(&mut frame, l3, &l2[..usize::from(*l2_len)]),
-        };
-        match done {
+        let usual = self.untagged().filter(|_| l3 == UNTAGGED + 2);
+        let head = frame.head_mut().first_chunk_mut::<UNTAGGED>();
+        if let (Some(l2), Some(head)) = (usual, head) {
+            *head = *l2;
+            net.counters.forwarded += 1;
+            io.transmit(self.port(), frame);
+        } else {
+            self.send_anyhow(frame, l3, net, io);
+        }
+    }
+
+    /// As [`Exit::send`], whatever the family and wherever in the frame it begins.
+    pub fn send_anyhow<F: Frame>(
+        &self,
+        mut frame: F,
+        l3: usize,
+        net: &mut Net<F>,
+        io: &mut impl PacketIo<Frame = F>,
+    ) {
+        match encapsulate(&mut frame, l3, &self.l2[..usize::from(self.l2_len)]) {
             Ok(()) => {
                 net.counters.forwarded += 1;
-                io.transmit(PortId(self.exit.port), frame);
+                io.transmit(self.port(), frame);
             }
             Err(reason) => net.counters.done(Verdict::Dropped(reason)),
         }
@@ -71,9 +94,11 @@ impl Hop {
 pub(crate) struct HopNumber(pub u32);
 
 /// The ways of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(crate) struct Hops {
     ways: Vec<Hop>,
+    /// How packets leave by each of the ways.
+    exits: Vec<Exit>,
     numbers: HashMap<(IfaceId, IpAddr, u16, bool, Option<IpAddr>), u16>,
     /// The network layer's generation that the ways are of.
     generation: u32,
@@ -81,12 +106,33 @@ pub(crate) struct Hops {
     epoch: u16,
     /// Counts the times after which ways must be looked at again.
     look: u64,
+    /// When ways are to be looked at again though nothing is known to have changed.
+    look_due: Time,
+}
+
+/// How long a way counts as good without a look, in nanoseconds.
+const LOOK_EVERY: u64 = 1_000_000;
+
+impl Default for Hops {
+    fn default() -> Hops {
+        Hops {
+            ways: Vec::new(),
+            exits: Vec::new(),
+            numbers: HashMap::new(),
+            generation: 0,
+            epoch: 0,
+            // No exit is of this look before it was looked at.
+            look: 1,
+            look_due: Time(0),
+        }
+    }
 }
 
 impl Hops {
     /// Makes every number stale.
     pub fn clear(&mut self) {
         self.ways.clear();
+        self.exits.clear();
         self.numbers.clear();
         self.epoch = self.epoch.wrapping_add(1);
     }
@@ -101,40 +147,55 @@ impl Hops {
         self.ways.get((place as usize).checked_sub(1)?)
     }
 
-    /// From now on each way is to be looked at before it is used by [`Hops::usual`]: time has passed, or something may have
-    /// changed.
+    /// From now on each way is to be looked at before it is used by [`Hops::usual`]: something may have changed.
     #[inline]
     pub fn look_again(&mut self) {
-        self.look = self.look.wrapping_add(1);
+        self.look += 1;
     }
 
-    /// The way of that number, if it is good and its neighbour reachable, so that [`Hop::send`] can be used.
+    /// Notes the time: after a while ways are to be looked at though nothing is known to have changed.
+    #[inline]
+    pub fn note_time(&mut self, now: Time) {
+        if now >= self.look_due {
+            self.look_due = Time(now.0 + LOOK_EVERY);
+            self.look_again();
+        }
+    }
+
+    /// How packets leave by the way of that number, if it is good and its neighbour reachable.
     #[inline(always)]
     pub fn usual<F: Frame>(
         &mut self,
         number: HopNumber,
         now: Time,
         net: &mut Net<F>,
-    ) -> Option<&Hop> {
-        let (epoch, place) = ((number.0 >> 16) as u16, number.0 & 0xffff);
-        let at = (place as usize).wrapping_sub(1);
-        let look = self.look;
-        let seen = epoch == self.epoch && self.ways.get(at)?.exit.look == look;
+    ) -> Option<&Exit> {
+        let at = (number.0 as u16 as usize).wrapping_sub(1);
+        let epoch = (number.0 >> 16) as u16;
+        let seen = epoch == self.epoch && self.exits.get(at)?.look == self.look;
         if !seen {
             self.look_at(number, now, net)?;
         }
-        self.ways.get(at)
+        self.exits.get(at)
+    }
+
+    /// The source of what we send ourselves by the way of that number, if it is one for tunnels.
+    #[inline]
+    pub fn source(&self, number: HopNumber) -> Option<IpAddr> {
+        let at = (number.0 as u16 as usize).wrapping_sub(1);
+        self.ways.get(at)?.source
     }
 
     #[inline(never)]
     fn look_at<F: Frame>(&mut self, number: HopNumber, now: Time, net: &mut Net<F>) -> Option<()> {
-        let id = self.get(number, net.generation())?.neigh?;
+        let way = self.get(number, net.generation())?;
+        let (id, mtu) = (way.neigh?, way.hit.mtu);
         let (port, l2) = net.neigh_usual(id, now)?;
-        let at = ((number.0 & 0xffff) as usize).checked_sub(1)?;
-        let look = self.look;
-        let exit = &mut self.ways.get_mut(at)?.exit;
+        let at = (number.0 as u16 as usize).wrapping_sub(1);
+        let exit = self.exits.get_mut(at)?;
         exit.l2[..l2.len()].copy_from_slice(l2);
-        (exit.port, exit.l2_len, exit.look) = (port.0, l2.len() as u8, look);
+        (exit.port, exit.l2_len) = (port.0, l2.len() as u8);
+        (exit.mtu, exit.look) = (mtu, self.look);
         Some(())
     }
 
@@ -143,7 +204,9 @@ impl Hops {
         let key = (hit.iface, hit.next_hop, hit.mtu, hit.local, hop.source);
         let place = match self.numbers.get(&key) {
             Some(place) => {
-                self.ways[usize::from(*place) - 1] = hop;
+                let at = usize::from(*place) - 1;
+                self.ways[at] = hop;
+                self.exits[at].look = 0;
                 *place
             }
             None => {
@@ -151,6 +214,7 @@ impl Hops {
                     return HopNumber(0);
                 };
                 self.ways.push(hop);
+                self.exits.push(Exit::default());
                 self.numbers.insert(key, place);
                 place
             }
@@ -211,15 +275,7 @@ impl<F: Frame> Worker<F> {
             true => self.net.source_for(target, &hit),
             false => None,
         };
-        let hop = Hop {
-            hit,
-            neigh,
-            source,
-            exit: Exit {
-                look: self.hops.look.wrapping_sub(1),
-                ..Exit::default()
-            },
-        };
+        let hop = Hop { hit, neigh, source };
         let number = if neigh.is_some() {
             self.hops.insert(hop)
         } else {

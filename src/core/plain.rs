@@ -40,6 +40,9 @@ pub(crate) trait Plain: Ip {
     /// This family's one of two addresses.
     fn last_vip(vips: &mut ([u8; 4], [u8; 16])) -> &mut Self::Addr;
 
+    /// One less TTL, with the checksum left to [`Ip::seal`]; the caller saw that there is one to take.
+    fn take_ttl(ip: &mut [u8]);
+
     /// Whether it must not be cut (said by IPv4 packets only), and TOS or traffic class.
     fn df_and_tos(start: &Self::Start) -> (bool, u8);
 }
@@ -113,6 +116,11 @@ impl Plain for V4 {
     }
 
     #[inline(always)]
+    fn take_ttl(ip: &mut [u8]) {
+        ip[ipv4::TTL] -= 1;
+    }
+
+    #[inline(always)]
     fn df_and_tos(start: &[u8; 28]) -> (bool, u8) {
         let df = word(start, ipv4::FRAGMENT) & ipv4::DF != 0;
         (df, start[ipv4::TOS])
@@ -140,6 +148,11 @@ impl Plain for V6 {
             && !link_local(V6::SRC)
             && !link_local(V6::DST);
         plain.then_some((len, start[NEXT_HEADER]))
+    }
+
+    #[inline(always)]
+    fn take_ttl(ip: &mut [u8]) {
+        ip[HOP_LIMIT] -= 1;
     }
 
     #[inline(always)]

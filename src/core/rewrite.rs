@@ -64,10 +64,10 @@ impl Ip for V4 {
     fn decrement_ttl(ip: &mut [u8]) {
         let ip = &mut ip[..12];
         ip[8] -= 1;
-        // `csum_replace2` of the 16 bits that TTL is the upper half of: one less there adds ~0x0100.
-        let sum = u32::from(!u16::from_be_bytes([ip[10], ip[11]])) + 0xfeff;
-        let sum = !((sum & 0xffff) + (sum >> 16)) as u16;
-        [ip[10], ip[11]] = sum.to_be_bytes();
+        // `ip_decrease_ttl`: one less in the upper half of a word is 0x0100 more in the checksum.
+        let sum = u32::from(u16::from_be_bytes([ip[10], ip[11]])) + 0x0100;
+        let sum = sum + u32::from(sum >= 0xffff);
+        [ip[10], ip[11]] = (sum as u16).to_be_bytes();
     }
 
     #[inline(always)]

@@ -4,15 +4,17 @@
 //! Follows `ip_vs_tunnel_xmit`, `ip_vs_prepare_tunneled_skb`, `ipvs_gue_encap`, `ipvs_gre_encap` (ip_vs_xmit.c) and the part of
 //! `ip_vs_in_icmp` that looks into tunnels (ip_vs_core.c).
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
-use ripvs_packet::{icmp, ipv6, parse, Frame, PacketIo};
+use ripvs_packet::eth::ethertype;
+use ripvs_packet::{icmp, ipv4, ipv6, parse, Frame, PacketIo};
 
 use crate::conn::Key;
 use crate::datapath::Passed;
+use crate::family::V4;
 use crate::flow::Path;
-use crate::hop::Hop;
+use crate::hop::{Exit, Hop};
 use crate::net::{IcmpKind, Net, Offender};
 use crate::packet::{ports, Packet};
 use crate::related::is_balanced;
@@ -71,6 +73,37 @@ struct Outer {
     entropy: u16,
 }
 
+impl Outer {
+    /// The outer IPv4 header of a packet of `len` bytes in all.
+    #[inline(always)]
+    fn header_v4(
+        &self,
+        len: usize,
+        protocol: u8,
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+    ) -> [u8; V4::HEADER] {
+        ipv4::build(&ipv4::NewHeader {
+            tos: self.tos,
+            total_len: len as u16,
+            id: self.id,
+            fragment: if self.dont_fragment { ipv4::DF } else { 0 },
+            ttl: self.ttl,
+            protocol,
+            src: src.octets(),
+            dst: dst.octets(),
+        })
+    }
+}
+
+/// The protocol number of a packet inside another.
+fn inner_protocol(inner: Af) -> u8 {
+    match inner {
+        Af::V4 => proto::IPIP,
+        Af::V6 => proto::IPV6,
+    }
+}
+
 /// Puts the tunnel's headers before the packet that is the whole frame.
 fn encapsulate<F: Frame>(frame: &mut F, inner: Af, dest: &DestSpec, outer: &Outer) -> bool {
     let len = frame.len();
@@ -79,10 +112,7 @@ fn encapsulate<F: Frame>(frame: &mut F, inner: Af, dest: &DestSpec, outer: &Oute
         return false;
     }
     let ip_len = if dest.addr.is_ipv4() { 20 } else { 40 };
-    let inner_proto = match inner {
-        Af::V4 => proto::IPIP,
-        Af::V6 => proto::IPV6,
-    };
+    let inner_proto = inner_protocol(inner);
     let head = frame.head_mut();
     let protocol = match dest.tunnel {
         TunnelKind::Ipip => inner_proto,
@@ -98,8 +128,8 @@ fn encapsulate<F: Frame>(frame: &mut F, inner: Af, dest: &DestSpec, outer: &Oute
         }
         TunnelKind::Gre => {
             let ethertype = match inner {
-                Af::V4 => ripvs_packet::eth::ethertype::IPV4,
-                Af::V6 => ripvs_packet::eth::ethertype::IPV6,
+                Af::V4 => ethertype::IPV4,
+                Af::V6 => ethertype::IPV6,
             };
             let csum = dest.tunnel_csum == TunnelCsum::Full;
             let gre = &mut head[ip_len..extra];
@@ -111,16 +141,8 @@ fn encapsulate<F: Frame>(frame: &mut F, inner: Af, dest: &DestSpec, outer: &Oute
     };
     match (outer.src, outer.dst) {
         (IpAddr::V4(src), IpAddr::V4(dst)) => {
-            if let Some(ip) = head.first_chunk_mut::<20>() {
-                let (len, id) = (((len + extra) as u16).to_be_bytes(), outer.id.to_be_bytes());
-                let df = if outer.dont_fragment { 0x40 } else { 0 };
-                *ip = [0; 20];
-                ip[..12].copy_from_slice(&[
-                    0x45, outer.tos, len[0], len[1], id[0], id[1], df, 0, outer.ttl, protocol, 0, 0,
-                ]);
-                ip[12..16].copy_from_slice(&src.octets());
-                ip[16..20].copy_from_slice(&dst.octets());
-                crate::family::V4::seal(ip);
+            if let Some(ip) = head.first_chunk_mut() {
+                *ip = outer.header_v4(len + extra, protocol, src, dst);
             }
         }
         (IpAddr::V6(src), IpAddr::V6(dst)) => {
@@ -187,19 +209,19 @@ impl Wrapping {
     pub fn of<A: Ip>(
         now: Time,
         dest: &Dest,
-        hop: &Hop,
+        (exit, source): (&Exit, Option<IpAddr>),
         len: usize,
         df: bool,
         tos: u8,
     ) -> Option<Wrapping> {
         let spec = &dest.spec;
-        let room = usize::from(hop.hit.mtu).checked_sub(overhead(spec))?;
+        let room = usize::from(exit.mtu).checked_sub(overhead(spec))?;
         let usual = len <= room
             && room >= usize::from(least_mtu(spec.addr))
             && dest.path_mtu(now) == u16::MAX
             && spec.tunnel_csum != TunnelCsum::Full;
         usual.then_some(Wrapping {
-            src: hop.source?,
+            src: source?,
             tos: outer_tos(tos),
             dont_fragment: A::AF == Af::V4 && df,
         })
@@ -215,7 +237,7 @@ impl Wrapping {
         l3: usize,
         of: (End<A>, u16),
         dest: &Dest,
-        hop: &Hop,
+        exit: &Exit,
         net: &mut Net<F>,
         io: &mut impl PacketIo<Frame = F>,
     ) {
@@ -235,8 +257,26 @@ impl Wrapping {
                 TunnelKind::Ipip | TunnelKind::Gre => 0,
             },
         };
-        if frame.trim_front(l3) && encapsulate(&mut frame, A::AF, &dest.spec, &outer) {
-            hop.send(frame, 0, net, io);
+        let wrapped = match (exit.untagged(), &dest.spec.tunnel, outer.src, outer.dst) {
+            (Some(l2), TunnelKind::Ipip, IpAddr::V4(src), IpAddr::V4(dst))
+                if l3 == l2.len() + 2 =>
+            {
+                if frame.prepend(V4::HEADER) {
+                    let header = outer.header_v4(frame.len() - l3, inner_protocol(A::AF), src, dst);
+                    if let Some(head) = frame.head_mut().first_chunk_mut::<34>() {
+                        head[..12].copy_from_slice(l2);
+                        head[12..14].copy_from_slice(&ethertype::IPV4.to_be_bytes());
+                        head[14..].copy_from_slice(&header);
+                    }
+                    net.counters.forwarded += 1;
+                    return io.transmit(exit.port(), frame);
+                }
+                false
+            }
+            _ => frame.trim_front(l3) && encapsulate(&mut frame, A::AF, &dest.spec, &outer),
+        };
+        if wrapped {
+            exit.send_anyhow(frame, 0, net, io);
         } else {
             net.counters.done(Verdict::Dropped(Drop::NoHeadroom));
         }
@@ -381,7 +421,7 @@ impl<F: Frame> Worker<F> {
                 let gre = outside.get(..GRE_HEADER)?;
                 let flags = u16::from_be_bytes([gre[0], gre[1]]);
                 let inner = u16::from_be_bytes([gre[2], gre[3]]);
-                let plain = flags & !GRE_CSUM == 0 && inner == ripvs_packet::eth::ethertype::IPV4;
+                let plain = flags & !GRE_CSUM == 0 && inner == ethertype::IPV4;
                 let known = plain && self.services.is_tunnel(server, TunnelKind::Gre);
                 known.then_some(GRE_HEADER + if flags & GRE_CSUM != 0 { 4 } else { 0 })?
             }

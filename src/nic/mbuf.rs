@@ -235,27 +235,27 @@ impl Mbuf {
 }
 
 impl Frame for Mbuf {
-    #[inline]
+    #[inline(always)]
     fn len(&self) -> usize {
         self.0.pkt_len() as usize
     }
 
-    #[inline]
+    #[inline(always)]
     fn head(&self) -> &[u8] {
         self.0.data()
     }
 
-    #[inline]
+    #[inline(always)]
     fn head_mut(&mut self) -> &mut [u8] {
         self.0.data_mut()
     }
 
-    #[inline]
+    #[inline(always)]
     fn pull(&mut self, n: usize) -> bool {
         usize::from(self.0.data_len()) >= n || self.pull_slow(n)
     }
 
-    #[inline]
+    #[inline(always)]
     fn prepend(&mut self, n: usize) -> bool {
         let headroom = self.0.data_off();
         if n > usize::from(headroom) {
@@ -268,7 +268,7 @@ impl Frame for Mbuf {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn trim_front(&mut self, n: usize) -> bool {
         if n > usize::from(self.0.data_len()) {
             return false;
@@ -284,7 +284,7 @@ impl Frame for Mbuf {
         true
     }
 
-    #[inline]
+    #[inline(always)]
     fn truncate(&mut self, len: usize) {
         let Ok(len) = u32::try_from(len) else { return };
         if len >= self.0.pkt_len() {

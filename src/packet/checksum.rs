@@ -129,60 +129,59 @@ pub fn pseudo_v6(src: &[u8; 16], dst: &[u8; 16], protocol: u8, len: u32) -> Sum 
         .and_u16(u16::from(protocol))
 }
 
-/// What a set of changes does to a checksum that covers the changed fields. Changes can be gathered in any order and kept
-/// (for a connection, say), then applied to each packet's checksum at the cost of one addition.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Delta(u16);
+/// What a set of changes does to a checksum that covers the changed fields. Changes can be gathered in any order, and
+/// applied to any number of checksums.
+///
+/// Words are added as they lie in memory, since a sum in one's complement is the same in either byte order, and folded when
+/// applied.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Delta(u64);
 
 impl Delta {
     /// No change.
     pub const ZERO: Delta = Delta(0);
 
     /// With a 16-bit field (a port, host byte order) changed too.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn change16(self, old: u16, new: u16) -> Delta {
-        Delta(fold32(u32::from(self.0) + u32::from(!old) + u32::from(new)))
+        Delta(self.0 + u64::from(!old.to_be()) + u64::from(new.to_be()))
     }
 
     /// With a 32-bit field (an IPv4 address) changed too.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn change32(self, old: [u8; 4], new: [u8; 4]) -> Delta {
-        let [o, n] = [u32::from_be_bytes(old), u32::from_be_bytes(new)];
-        Delta(fold64(u64::from(self.0) + u64::from(!o) + u64::from(n)))
+        let [old, new] = [old, new].map(u32::from_ne_bytes);
+        Delta(self.0 + u64::from(!old) + u64::from(new))
     }
 
     /// With a 128-bit field (an IPv6 address) changed too.
-    #[inline]
+    #[inline(always)]
     #[must_use]
     pub fn change128(self, old: &[u8; 16], new: &[u8; 16]) -> Delta {
-        let mut sum = u64::from(self.0);
-        for at in (0..16).step_by(4) {
-            let o = u32::from_be_bytes([old[at], old[at + 1], old[at + 2], old[at + 3]]);
-            let n = u32::from_be_bytes([new[at], new[at + 1], new[at + 2], new[at + 3]]);
-            sum += u64::from(!o) + u64::from(n);
-        }
-        Delta(fold64(sum))
+        let (old, new) = (old.as_chunks::<4>().0, new.as_chunks::<4>().0);
+        let changes = old.iter().zip(new);
+        changes.fold(self, |delta, (old, new)| delta.change32(*old, *new))
     }
 
     /// Both sets of changes.
     #[inline]
     #[must_use]
     pub fn and(self, other: Delta) -> Delta {
-        Delta(fold32(u32::from(self.0) + u32::from(other.0)))
+        Delta(self.0 + other.0)
     }
 
     /// The checksum after the changes: that of TCP, ICMP, or an IPv4 header. A right one stays right, a wrong one is
     /// wrong by the same amount. Never 0xffff, as `csum_replace4` never gives it.
-    #[inline]
+    #[inline(always)]
     pub fn apply(self, check: u16) -> u16 {
         // 0xffff is a zero that keeps the sum from being 0, as the upper half of `~csum_unfold(check)` does in the kernel.
-        !fold32(0xffff + u32::from(!check) + u32::from(self.0))
+        u16::from_be(!fold64(0xffff + u64::from(!check.to_be()) + self.0))
     }
 
     /// The checksum of a UDP datagram after the changes: none (0) stays none, and 0 is sent as 0xffff.
-    #[inline]
+    #[inline(always)]
     pub fn apply_udp(self, check: u16) -> u16 {
         if check == 0 {
             return 0;

@@ -174,19 +174,19 @@ pub struct NewHeader {
 }
 
 /// The bytes of a header without options, its checksum filled in.
+#[inline]
 pub fn build(new: &NewHeader) -> [u8; HEADER_LEN] {
+    let [len, id, fragment] = [new.total_len, new.id, new.fragment].map(u16::to_be_bytes);
+    let (src, dst) = (new.src, new.dst);
     let mut bytes = [0; HEADER_LEN];
-    let mut h = Ipv4(&mut bytes);
-    h.set_version_ihl(0x45);
-    h.set_tos(new.tos);
-    h.set_total_len(new.total_len);
-    h.set_id(new.id);
-    h.set_fragment(new.fragment);
-    h.set_ttl(new.ttl);
-    h.set_protocol(new.protocol);
-    h.set_src(new.src);
-    h.set_dst(new.dst);
-    fill_checksum(&mut bytes);
+    bytes[..4].copy_from_slice(&[0x45, new.tos, len[0], len[1]]);
+    bytes[4..8].copy_from_slice(&[id[0], id[1], fragment[0], fragment[1]]);
+    bytes[TTL] = new.ttl;
+    bytes[PROTOCOL] = new.protocol;
+    bytes[12..16].copy_from_slice(&src);
+    bytes[16..].copy_from_slice(&dst);
+    let sum = Sum::of(&bytes).checksum();
+    bytes[10..12].copy_from_slice(&sum.to_be_bytes());
     bytes
 }
 

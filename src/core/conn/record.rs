@@ -471,6 +471,18 @@ impl<F: Family> Record<F> {
             && (key.cport != 0 || self.has(Flags::NO_CPORT))
     }
 
+    /// Starts its time anew: it ends its `timeout` after `now`. False, and nothing done, where that is sooner than before:
+    /// then the wheel must know ([`super::ConnTable::touch`]).
+    #[inline(always)]
+    pub(crate) fn renew(&mut self, now: Tick) -> bool {
+        let expires = now.plus(self.timeout.min(super::table::LONGEST));
+        let later = expires.reached(self.expires());
+        if later {
+            self.expires = expires.0;
+        }
+        later
+    }
+
     /// Whether this is a live connection, found by its client's port, with none of these flags.
     #[inline(always)]
     pub(crate) fn is_usual(&self, unusual: Flags) -> bool {

@@ -18,7 +18,7 @@ pub const INITIAL_TIMEOUT: u32 = 3 * Tick::HZ;
 pub const DELAYED: u32 = 60 * Tick::HZ;
 
 /// Further ahead than this a tick cannot be told from one that has passed; far more than any timeout of IPVS's (31 days).
-const LONGEST: u32 = 1 << 30;
+pub(super) const LONGEST: u32 = 1 << 30;
 /// Marks an index entry as that of a NAT connection's replies.
 const OUT: u32 = 1 << 31;
 
@@ -56,6 +56,9 @@ pub struct ConnTable<F: Family> {
 }
 
 impl<F: Family> ConnTable<F> {
+    /// No connection's place.
+    pub const NOBODY: ConnId = ConnId(u32::MAX);
+
     /// An empty table for up to `limit` (below 2^31) connections and templates. The key of `hash` should be random: it
     /// keeps clients from choosing tuples of one hash.
     ///
@@ -126,12 +129,59 @@ impl<F: Family> ConnTable<F> {
         self.index.prefetch(hash);
     }
 
-    /// The connection that will most likely be found by this hash, when the index has come. Its record begins to be fetched.
+    /// The connection that will most likely be found by this hash, when the index has come; [`Self::NOBODY`] where there is
+    /// none. Its record begins to be fetched.
     #[inline(always)]
-    pub fn suggest(&self, hash: u64) -> Option<ConnId> {
-        let id = self.index.candidate(hash)? & !OUT;
+    pub fn suggest(&self, hash: u64) -> ConnId {
+        let Some(entry) = self.index.candidate(hash) else {
+            return Self::NOBODY;
+        };
+        let id = entry & !OUT;
         self.records[id as usize].prefetch();
-        Some(ConnId(id))
+        ConnId(id)
+    }
+
+    /// The connection of a client's packet, as [`Self::find_in`] finds it: the one that was suggested, if it is that.
+    #[inline(always)]
+    pub(crate) fn known_in(
+        &mut self,
+        suggested: ConnId,
+        hash: u64,
+        key: &Key<F>,
+    ) -> Option<(ConnId, &mut Record<F>)> {
+        let id = match self.records.get(suggested.0 as usize) {
+            Some(record) if record.same_in(key) => suggested,
+            _ => self.in_anew(suggested, hash, *key)?,
+        };
+        Some((id, self.records.get_mut(id.0 as usize)?))
+    }
+
+    /// The connection of a server's packet, as [`Self::find_out`] finds it: the one that was suggested, if it is that.
+    #[inline(always)]
+    pub(crate) fn known_out(
+        &mut self,
+        suggested: ConnId,
+        hash: u64,
+        key: &OutKey<F>,
+    ) -> Option<(ConnId, &mut Record<F>)> {
+        let id = match self.records.get(suggested.0 as usize) {
+            Some(record) if record.is_out(key) => suggested,
+            _ => self.out_anew(suggested, hash, *key)?,
+        };
+        Some((id, self.records.get_mut(id.0 as usize)?))
+    }
+
+    /// Where several entries of a bucket look alike, the one meant may not be the first.
+    #[inline(never)]
+    fn in_anew(&self, suggested: ConnId, hash: u64, key: Key<F>) -> Option<ConnId> {
+        let any = suggested != Self::NOBODY;
+        any.then(|| self.find_in_exact(hash, &key))?
+    }
+
+    #[inline(never)]
+    fn out_anew(&self, suggested: ConnId, hash: u64, key: OutKey<F>) -> Option<ConnId> {
+        let any = suggested != Self::NOBODY;
+        any.then(|| self.find_out(hash, &key))?
     }
 
     /// The newest connection that a client's packet belongs to: of exactly this key, or of a client's port that is not
@@ -255,10 +305,8 @@ impl<F: Family> ConnTable<F> {
         let Some(record) = self.get_mut(id) else {
             return;
         };
-        let expires = now.plus(record.timeout.min(LONGEST));
-        if expires.reached(record.expires()) {
-            record.set_expires(expires);
-        } else {
+        if !record.renew(now) {
+            let expires = now.plus(record.timeout.min(LONGEST));
             self.sooner(id, expires);
         }
     }

@@ -176,6 +176,7 @@ impl PacketIo for WorkerIo {
         self.pool.alloc(bytes)
     }
 
+    #[inline(always)]
     fn transmit(&mut self, port: PortId, frame: Mbuf) {
         let port = usize::from(port.0);
         let Some(out) = self.ports.get_mut(port) else {

@@ -2,6 +2,7 @@
 
 mod board;
 mod boot;
+mod clock;
 mod config;
 mod control;
 mod journal;

@@ -23,6 +23,7 @@ use ripvs_core::{WorkerConfig, WorkerId};
 use ripvs_nic::Eal;
 
 use crate::board::{Boards, PortCount};
+use crate::clock::Clock;
 use crate::config::{Config, Owner, Scheduling};
 use crate::control::fleet::Fleet;
 use crate::control::master::Master;
@@ -130,12 +131,14 @@ fn assemble(
     for (worker, io) in ios.iter_mut().enumerate() {
         io.peers = peers(worker, &rings, &fleet);
     }
+    let clock = Clock::new(config.clock);
     let seed = RandomState::new().build_hasher().finish();
     let mut threads = Vec::new();
     for (worker, (io, rx)) in ios.into_iter().zip(rx).enumerate() {
         let setup = Setup {
             config: worker_config(config, worker, workers, seed),
             core: cores[worker],
+            clock: clock.clone(),
             idle: config.idle,
             rx,
             io,
@@ -159,6 +162,7 @@ fn assemble(
             .collect(),
         port_count: port_count as u16,
         dpdk: Some(eal.version()),
+        clock,
         started,
     });
     if let Some(dir) = &config.state_dir {

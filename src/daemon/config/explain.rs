@@ -2,6 +2,8 @@
 
 use std::fmt::Write;
 
+use crate::clock::Mode;
+
 use super::values::{Cidr, Device};
 use super::{At, Config, Idle, Owner, Port, Scheduling, Workers};
 
@@ -32,6 +34,9 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         Idle::Poll => "goes on polling",
     };
     writeln!(out, "A worker without packets {idle}.")?;
+    if config.clock == Mode::Held {
+        writeln!(out, "Time stands still but for `ripvsadm advance`.")?;
+    }
     let owner = match config.owner {
         Owner::AddressPort => "address and port",
         Owner::Address => "address alone",

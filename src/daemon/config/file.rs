@@ -26,6 +26,7 @@ pub struct File {
     pub state_dir: Option<PathBuf>,
     pub log_level: Option<Spanned<String>>,
     pub idle: Option<Idle>,
+    pub clock: Option<crate::clock::Mode>,
     pub owner: Option<Owner>,
     pub scheduling: Option<Scheduling>,
     pub mh_table_bits: Option<Spanned<u8>>,

@@ -183,6 +183,7 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     pub log_level: LevelFilter,
     pub idle: Idle,
+    pub clock: crate::clock::Mode,
     pub owner: Owner,
     pub scheduling: Scheduling,
     pub mh_table_bits: u8,

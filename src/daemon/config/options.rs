@@ -262,6 +262,7 @@ pub fn assemble(file: File, options: &Options) -> Result<Config, Wrong> {
         state_dir: options.state_dir.clone().or(file.state_dir),
         log_level,
         idle: options.idle.or(file.idle).unwrap_or_default(),
+        clock: file.clock.unwrap_or_default(),
         owner: options.owner.or(file.owner).unwrap_or_default(),
         scheduling: options.scheduling.or(file.scheduling).unwrap_or_default(),
         mh_table_bits,

@@ -1,6 +1,8 @@
 //! A command's life after decoding: to the tables it is about, and what is answered. Changes are written to the journal
 //! before they are answered, and answered when every worker has applied them.
 
+use std::time::Duration;
+
 use ripvs_api::ipvs::{self, Info, Timeouts};
 use ripvs_api::nl::{Header, Writer};
 use ripvs_api::ripvs::{self, Verdicts};
@@ -8,6 +10,7 @@ use ripvs_api::{ctrl, Errno, Refusal, Reply, Request};
 use ripvs_core::delta::Query;
 use ripvs_packet::PortId;
 
+use super::advance::Advancing;
 use super::client::{wedged, Client, Pending};
 use super::restore::outlives;
 use super::settle::Settling;
@@ -193,6 +196,15 @@ impl Control {
                     .map_err(|name| Refusal::new(Errno::NODEV, format!("`{name}` is no port")))?;
                 return Ok(Outcome::Stream(Stream::Settle(settling)));
             }
+            R::Advance(asked) => {
+                if self.clock.held().is_none() {
+                    let text = "the clock goes by itself: `clock = \"held\"` would hold it";
+                    return Err(Refusal::new(Errno::OPNOTSUPP, text));
+                }
+                let by = Duration::from_millis(asked.by_ms);
+                let advancing = Advancing::begin(by, &self.boards);
+                return Ok(Outcome::Stream(Stream::Advance(advancing)));
+            }
             R::Status => return Ok(Outcome::Reply(A::Status(self.status()).into())),
             R::Verdicts => return Ok(Outcome::Reply(A::Verdicts(self.verdicts()).into())),
             R::GetSysctl(name) => {
@@ -316,7 +328,7 @@ pub(super) fn is_change(request: &Request) -> bool {
             !request.is_dump()
                 && !matches!(
                     request,
-                    R::Status | R::Verdicts | R::GetSysctl(_) | R::Settle(_)
+                    R::Status | R::Verdicts | R::GetSysctl(_) | R::Settle(_) | R::Advance(_)
                 )
         }
     }

@@ -4,6 +4,7 @@
 //!
 //! Nothing here waits for one client or one worker: answers that depend on a worker are held until it has done its part.
 
+mod advance;
 mod client;
 mod dispatch;
 pub mod fleet;
@@ -28,6 +29,7 @@ use ripvs_api::MAX_DATAGRAM;
 use ripvs_core::delta::Answer;
 
 use crate::board::Boards;
+use crate::clock::Clock;
 use crate::journal::Journal;
 use client::Client;
 use fleet::Fleet;
@@ -66,6 +68,8 @@ pub struct Parts {
     pub port_count: u16,
     /// DPDK's version.
     pub dpdk: Option<String>,
+    /// What connections and rates live by.
+    pub clock: Clock,
     /// When the daemon was started.
     pub started: Instant,
 }
@@ -84,6 +88,7 @@ pub struct Control {
     cores: Vec<Option<u16>>,
     port_count: u16,
     dpdk: Option<String>,
+    clock: Clock,
     started: Instant,
     /// The moment of this round.
     now: Instant,
@@ -107,9 +112,10 @@ impl Control {
             cores: parts.cores,
             port_count: parts.port_count,
             dpdk: parts.dpdk,
+            next_estimate: time_by(&parts.clock, parts.started, now) + stats::PERIOD,
+            clock: parts.clock,
             started: parts.started,
             now,
-            next_estimate: now + stats::PERIOD,
             next_slow: now,
         }
     }
@@ -249,15 +255,20 @@ impl Control {
     /// How long to wait at most.
     fn patience(&self, clients: &[Client]) -> PollTimeout {
         // Time has passed since the round began: waiting a little too long is made good by the next look at the clock.
-        let mut until = self
-            .next_estimate
-            .min(self.next_slow)
-            .saturating_duration_since(self.now);
+        let mut until = self.next_slow.saturating_duration_since(self.now);
+        if self.clock.held().is_none() {
+            until = until.min(self.next_estimate.saturating_duration_since(self.now));
+        }
         for client in clients {
             if client.has_request() && client.is_settled() && client.has_room() {
                 until = Duration::ZERO;
             }
-            if client.is_throttled() || matches!(client.stream, Some((_, Stream::Settle(_)))) {
+            if client.is_throttled()
+                || matches!(
+                    client.stream,
+                    Some((_, Stream::Settle(_) | Stream::Advance(_)))
+                )
+            {
                 until = until.min(SETTLE_LOOK);
             }
         }
@@ -316,10 +327,11 @@ impl Control {
 
     /// What is due.
     fn clock(&mut self) {
-        if self.now >= self.next_estimate {
+        let time = time_by(&self.clock, self.started, self.now);
+        if time >= self.next_estimate {
             self.next_estimate += stats::PERIOD;
-            if self.next_estimate < self.now {
-                self.next_estimate = self.now + stats::PERIOD;
+            if self.next_estimate < time {
+                self.next_estimate = time + stats::PERIOD;
             }
             if self.settings.estimates() {
                 self.master.estimate();
@@ -330,11 +342,16 @@ impl Control {
         }
         self.next_slow = self.now + SLOW_LOOK;
         if self.fleet.ready().is_ok() {
-            self.master.empty_trash(self.now, &mut self.fleet);
+            self.master.empty_trash(time, &mut self.fleet);
             self.fleet.send(self.now);
         }
         self.compact();
     }
+}
+
+/// The moment that connections and rates live in.
+fn time_by(clock: &Clock, started: Instant, now: Instant) -> Instant {
+    clock.held().map_or(now, |moved| started + moved)
 }
 
 /// What poll found.

@@ -104,6 +104,7 @@ impl Daemon {
                 cores: vec![None; workers],
                 port_count: 0,
                 dpdk: None,
+                clock: Clock::default(),
                 started: Instant::now(),
             });
             control.open_journal(&dir.join("state")).unwrap();
@@ -456,4 +457,11 @@ fn what_was_answered_is_there_after_a_restart() {
     assert_eq!(config, [ipvs::Reply::Config(timeouts).into()]);
     let addrs = client.call(ripvs::Request::Addrs).unwrap();
     assert!(addrs.contains(&ripvs::Reply::Addr(addr).into()));
+}
+
+#[test]
+fn a_clock_that_goes_by_itself_is_not_moved() {
+    let daemon = Daemon::start(1);
+    let advance = ripvs::Request::Advance(ripvs::Advance { by_ms: 1 });
+    assert_eq!(errno(daemon.client().call(advance)), Some(Errno::OPNOTSUPP));
 }

@@ -25,6 +25,7 @@ use nix::errno::Errno as OsErrno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
+use ripvs_api::nl::Writer;
 use ripvs_api::MAX_DATAGRAM;
 use ripvs_core::delta::Answer;
 
@@ -43,6 +44,8 @@ use stream::Stream;
 const CLIENTS: usize = 256;
 /// How long a client may leave answers unread when its place is wanted.
 const STUCK: Duration = Duration::from_secs(10);
+/// Requests of a client that are begun before the next has its turn.
+const TURN: usize = 256;
 /// How often is looked whether packets have settled.
 const SETTLE_LOOK: Duration = Duration::from_micros(500);
 /// How often the slow things are looked at: trash, journal, wedged workers.
@@ -82,6 +85,8 @@ pub struct Control {
     network: Network,
     settings: Settings,
     journal: Option<Journal>,
+    /// For encoding what goes to the journal; kept for its memory.
+    message: Writer,
     /// Answers of workers that somebody waits for.
     answers: HashMap<u64, Answer>,
     conn_limit: u64,
@@ -107,6 +112,7 @@ impl Control {
             network: parts.network,
             settings: parts.settings,
             journal: None,
+            message: Writer::new(),
             answers: HashMap::new(),
             conn_limit: parts.conn_limit,
             cores: parts.cores,
@@ -187,25 +193,35 @@ impl Control {
         }
         self.master.make_tables(&mut self.fleet);
         self.fleet.send(self.now);
+        // While the workers apply them.
+        self.write_journal(clients);
+        let written = self.written();
         for client in clients.iter_mut() {
-            client.settle_changes(&self.fleet);
+            client.settle_changes(&self.fleet, written);
             self.go_on(client);
             client.write(self.now);
         }
     }
 
+    /// The journal has written all batches before this.
+    fn written(&self) -> u64 {
+        self.journal.as_ref().map_or(u64::MAX, Journal::batch)
+    }
+
     /// Begins what requests of a client can be begun, a bounded number, so that all get their turn.
     fn requests(&mut self, client: &mut Client) {
-        for _ in 0..256 {
-            client.settle_changes(&self.fleet);
+        for _ in 0..TURN {
             if client.is_busy() {
                 return;
             }
-            // What only asks is to see what was changed before it.
+            // What only asks is to see what was changed before it; what changes something needs room on its way to the
+            // workers, unless it is to be refused.
             let settled = client.is_settled();
-            let begin = |incoming: &ripvs_api::Incoming| {
-                settled
-                    || !matches!(&incoming.request, Ok(request) if !dispatch::is_change(request))
+            let room = self.fleet.has_room() || self.fleet.ready().is_err();
+            let begin = |incoming: &ripvs_api::Incoming| match &incoming.request {
+                Ok(request) if dispatch::is_change(request) => room,
+                Ok(_) => settled,
+                Err(_) => true,
             };
             let Some(incoming) = client.next_request(begin) else {
                 return;
@@ -259,8 +275,17 @@ impl Control {
         if self.clock.held().is_none() {
             until = until.min(self.next_estimate.saturating_duration_since(self.now));
         }
+        // An answer of a worker may have made a change.
+        let unwritten = |journal: &Journal| journal.is_behind() && !journal.has_failed();
+        if self.fleet.has_gathered() || self.journal.as_ref().is_some_and(unwritten) {
+            until = Duration::ZERO;
+        }
         for client in clients {
-            if client.has_request() && client.is_settled() && client.has_room() {
+            if client.has_request()
+                && client.is_settled()
+                && client.has_room()
+                && self.fleet.has_room()
+            {
                 until = Duration::ZERO;
             }
             if client.is_throttled()
@@ -341,10 +366,12 @@ impl Control {
             return;
         }
         self.next_slow = self.now + SLOW_LOOK;
-        if self.fleet.ready().is_ok() {
+        if self.fleet.has_room() {
             self.master.empty_trash(time, &mut self.fleet);
             self.fleet.send(self.now);
         }
+        // What could not be written is tried again; those whose it is have been told.
+        self.write_journal(&mut []);
         self.compact();
     }
 }

@@ -4,10 +4,11 @@
 use std::path::Path;
 
 use ripvs_api::nl::Writer;
-use ripvs_api::{ipvs, Incoming, Request};
+use ripvs_api::{ipvs, Errno, Incoming, Refusal, Request};
 
+use super::client::Client;
 use super::Control;
-use crate::journal::{self, Journal};
+use crate::journal::{self, Journal, Records};
 
 impl Control {
     /// Restores what the state directory holds, and keeps it from here on.
@@ -56,23 +57,38 @@ impl Control {
     }
 
     /// The messages that make the present state out of the configuration.
-    pub(super) fn state(&self) -> Vec<Vec<u8>> {
+    pub(super) fn state(&self) -> Records {
+        let (mut records, mut message) = (Records::new(), Writer::new());
+        let mut add = |request: Request| {
+            message.clear();
+            request.encode(0, &mut message);
+            records.push(message.as_bytes());
+        };
         let ours = self.network.requests().into_iter().map(Request::Ripvs);
-        let settings = self.settings.requests().into_iter();
-        let services = self.master.requests().into_iter().map(Request::Ipvs);
-        ours.chain(settings)
-            .chain(services)
-            .map(|request| {
-                let mut bytes = Writer::new();
-                request.encode(0, &mut bytes);
-                bytes.into_bytes()
-            })
-            .collect()
+        ours.chain(self.settings.requests()).for_each(&mut add);
+        for request in self.master.requests() {
+            add(Request::Ipvs(request));
+        }
+        records
+    }
+
+    /// Writes what the changes since the last time are to be restored from. Where that fails, those who made them hear it.
+    pub(super) fn write_journal(&mut self, clients: &mut [Client]) {
+        let Some(journal) = self.journal.as_mut().filter(|journal| journal.is_behind()) else {
+            return;
+        };
+        if let Err(error) = journal.write() {
+            let refusal = unwritten(&error);
+            for client in clients {
+                client.refuse_batch(journal.batch(), &refusal);
+            }
+        }
     }
 
     /// Writes the state down whole if the journal has grown.
     pub(super) fn compact(&mut self) {
-        if !self.journal.as_ref().is_some_and(Journal::wants_compaction) {
+        let wanted = self.journal.as_mut().is_some_and(Journal::wants_compaction);
+        if !wanted {
             return;
         }
         let state = self.state();
@@ -82,6 +98,13 @@ impl Control {
             }
         }
     }
+}
+
+/// What a client hears of a change that is in effect and would not survive a restart.
+pub(super) fn unwritten(error: &std::io::Error) -> Refusal {
+    let errno = Errno(error.raw_os_error().unwrap_or(Errno::IO.0));
+    let text = format!("in effect, but it cannot be written to the journal: {error}");
+    Refusal::new(errno, text)
 }
 
 /// Whether a change is one that a restart is to bring back. Zeroed counters are not: all begin at nought then.

@@ -28,6 +28,7 @@ use crate::config::{Config, Owner, Scheduling};
 use crate::control::fleet::Fleet;
 use crate::control::master::Master;
 use crate::control::network::Network;
+use crate::control::reload::Source;
 use crate::control::settings::Settings;
 use crate::control::socket::ControlSocket;
 use crate::control::{Control, Parts};
@@ -39,7 +40,7 @@ use devices::Ports;
 ///
 /// # Errors
 /// Why it could not start, with what would help; or why its end was not clean.
-pub fn run(config: &Config) -> Result<(), String> {
+pub fn run(config: &Config, source: Source) -> Result<(), String> {
     let started = Instant::now();
     let signals = signals()?;
     let socket = ControlSocket::open(
@@ -64,7 +65,11 @@ pub fn run(config: &Config) -> Result<(), String> {
     for note in &ports.notes {
         log::warn!("{note}");
     }
+    if let Some(warning) = crate::config::without_ports(config) {
+        log::warn!("{warning}");
+    }
     let (mut control, threads) = assemble(config, &cores, ports, &eal, started)?;
+    control.configured_by(source);
     log::info!(
         "ripvsd {} ready after {} ms: {} workers, {} ports, socket {}",
         env!("CARGO_PKG_VERSION"),

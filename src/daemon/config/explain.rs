@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::clock::Mode;
 
-use super::values::{Cidr, Device};
+use super::values::{Cidr, Device, InterfaceName};
 use super::{At, Config, Idle, Owner, Port, Scheduling, Workers};
 
 /// The effective configuration, a sentence for each thing.
@@ -100,6 +100,9 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         )?;
     }
     interfaces(out, config)?;
+    if let Some(warning) = without_ports(config) {
+        writeln!(out, "Warning: {warning}.")?;
+    }
     network(out, config)?;
     for (name, value) in &config.sysctls {
         writeln!(out, "net.ipv4.vs.{name} is {value}.")?;
@@ -110,6 +113,14 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+/// What to say where no packet can come in.
+pub fn without_ports(config: &Config) -> Option<&'static str> {
+    config.ports.is_empty().then_some(
+        "no port is configured, so no packet comes in; a [[port]] with `name`, `device` and `addresses` makes one, or \
+         --port NAME=DEVICE with --address NAME=ADDRESS/LENGTH",
+    )
 }
 
 fn list(addresses: &[At<Cidr>]) -> String {
@@ -136,14 +147,15 @@ fn interfaces(out: &mut String, config: &Config) -> std::fmt::Result {
     }
     for bond in &config.bonds {
         let members: Vec<&str> = bond.members.value.iter().map(|m| m.0.as_str()).collect();
-        writeln!(
+        write!(
             out,
-            "Interface {}: bond of {} ({}); {}.",
+            "Interface {}: bond of {} ({}); {}",
             bond.name.value,
             members.join(", "),
             bond.mode.name(),
             list(&bond.addresses)
         )?;
+        companion(out, &bond.companion)?;
     }
     if !config.loopback.is_empty() {
         writeln!(out, "Interface lo: {}.", list(&config.loopback))?;
@@ -182,7 +194,12 @@ fn port(out: &mut String, port: &Port) -> std::fmt::Result {
         write!(out, ", promiscuous")?;
     }
     write!(out, "; {}", list(&port.addresses))?;
-    if let Some(companion) = &port.companion {
+    companion(out, &port.companion)
+}
+
+/// The end of an interface's sentence.
+fn companion(out: &mut String, companion: &Option<At<InterfaceName>>) -> std::fmt::Result {
+    if let Some(companion) = companion {
         write!(
             out,
             "; what is the host's own goes to its interface {}",

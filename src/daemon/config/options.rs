@@ -236,6 +236,7 @@ pub fn assemble(file: File, options: &Options) -> Result<Config, Wrong> {
     let connections = connections(&file, options)?;
     let log_level = log_level(&file, options)?;
     let mh_table_bits = mh_table_bits(&file)?;
+    let mbuf_size = mbuf_size(&file)?;
     let ftp_ports = file
         .ftp_ports
         .into_iter()
@@ -268,7 +269,7 @@ pub fn assemble(file: File, options: &Options) -> Result<Config, Wrong> {
         mh_table_bits,
         icmp_ratelimit: file.icmp_ratelimit.unwrap_or(ICMP_RATELIMIT),
         mbufs: file.mbufs.unwrap_or(0),
-        mbuf_size: file.mbuf_size.unwrap_or(MBUF_SIZE).max(MBUF_SIZE_MIN),
+        mbuf_size,
         ftp_ports,
         eal_args: file
             .eal
@@ -376,6 +377,22 @@ fn mh_table_bits(file: &File) -> Result<u8, Wrong> {
     } else {
         let message = format!("{} bits; 8 to 17 would do", bits.get_ref());
         Err(Wrong::at(&At::file(bits), message))
+    }
+}
+
+fn mbuf_size(file: &File) -> Result<u16, Wrong> {
+    let Some(size) = file.mbuf_size.clone() else {
+        return Ok(MBUF_SIZE);
+    };
+    if *size.get_ref() >= MBUF_SIZE_MIN {
+        Ok(size.into_inner())
+    } else {
+        let message = format!(
+            "buffers of {} bytes; {MBUF_SIZE_MIN} to {} would do",
+            size.get_ref(),
+            u16::MAX
+        );
+        Err(Wrong::at(&At::file(size), message))
     }
 }
 
@@ -513,6 +530,7 @@ fn bond(bond: file::Bond) -> Bond {
         mac: bond.mac,
         mtu: bond.mtu.map(At::file),
         addresses: bond.addresses.into_iter().map(At::file).collect(),
+        companion: bond.companion.map(At::file),
     }
 }
 

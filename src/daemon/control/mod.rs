@@ -10,6 +10,7 @@ mod dispatch;
 pub mod fleet;
 pub mod master;
 pub mod network;
+pub mod reload;
 mod restore;
 pub mod settings;
 mod settle;
@@ -36,6 +37,7 @@ use client::Client;
 use fleet::Fleet;
 use master::Master;
 use network::Network;
+use reload::Source;
 use settings::Settings;
 use socket::ControlSocket;
 use stream::Stream;
@@ -87,6 +89,7 @@ pub struct Control {
     journal: Option<Journal>,
     /// For encoding what goes to the journal; kept for its memory.
     message: Writer,
+    source: Option<Source>,
     /// Answers of workers that somebody waits for.
     answers: HashMap<u64, Answer>,
     conn_limit: u64,
@@ -113,6 +116,7 @@ impl Control {
             settings: parts.settings,
             journal: None,
             message: Writer::new(),
+            source: None,
             answers: HashMap::new(),
             conn_limit: parts.conn_limit,
             cores: parts.cores,
@@ -334,7 +338,7 @@ impl Control {
     }
 
     /// Whether a signal says to end.
-    fn signalled(&self, signals: &SignalFd) -> bool {
+    fn signalled(&mut self, signals: &SignalFd) -> bool {
         while let Ok(Some(info)) = signals.read_signal() {
             match Signal::try_from(info.ssi_signo as i32) {
                 Ok(signal @ (Signal::SIGTERM | Signal::SIGINT)) => {
@@ -342,7 +346,7 @@ impl Control {
                     return true;
                 }
                 Ok(Signal::SIGHUP) => {
-                    log::info!("SIGHUP: the configuration is read at the start only; changes go by ripvsadm");
+                    self.reload();
                 }
                 _ => {}
             }

@@ -1,6 +1,7 @@
 //! State that outlives a restart: what the journal holds is applied before anybody is served, and the tables are written
 //! down whole when the journal has grown.
 
+use std::io::ErrorKind;
 use std::path::Path;
 
 use ripvs_api::nl::Writer;
@@ -17,7 +18,16 @@ impl Control {
     /// The directory cannot be used, in words.
     pub fn open_journal(&mut self, dir: &Path) -> Result<(), String> {
         let fail = |error: std::io::Error| {
-            format!("cannot use the state directory {}: {error}", dir.display())
+            let remedy = match error.kind() {
+                ErrorKind::PermissionDenied => {
+                    "give the user that ripvsd runs as the right to write there"
+                }
+                ErrorKind::ReadOnlyFilesystem => "its file system is read-only",
+                ErrorKind::StorageFull => "make room there",
+                _ => "it has to be a directory of ripvsd's own, which it makes where it can",
+            };
+            let dir = dir.display();
+            format!("cannot use the state directory {dir}: {error}; {remedy}, or name another by `state_dir` or --state-dir")
         };
         let mut restored = journal::restore(dir).map_err(fail)?;
         for warning in &restored.warnings {
@@ -89,6 +99,14 @@ impl Control {
     pub(super) fn compact(&mut self) {
         let wanted = self.journal.as_mut().is_some_and(Journal::wants_compaction);
         if !wanted {
+            return;
+        }
+        self.rewrite_journal();
+    }
+
+    /// Writes the state down whole.
+    pub(super) fn rewrite_journal(&mut self) {
+        if self.journal.is_none() {
             return;
         }
         let state = self.state();

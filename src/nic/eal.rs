@@ -249,8 +249,13 @@ fn diagnose(errno: i32, args: &[&str], log: &[String]) -> EalError {
     let denied = has(&["Permission denied", "not permitted"]);
     // DPDK returns EACCES for missing huge pages too.
     if !no_huge && !denied && has(&["hugepage", "huge page", "hugetlbfs", "HUGE"]) {
+        let asked = args.iter().position(|arg| *arg == "-m");
+        let asked = asked.and_then(|at| args.get(at + 1));
+        let asked = asked.map_or_else(String::new, |size| {
+            format!(", while `-m` asks for {size} MiB")
+        });
         return EalError::Hugepages {
-            cause: hugepages_now().unwrap_or(said),
+            cause: hugepages_now().unwrap_or(said) + &asked,
         };
     }
     if denied || errno == libc::EACCES || errno == libc::EPERM {
@@ -352,6 +357,10 @@ mod tests {
             diagnose(libc::EACCES, &[], &log),
             EalError::Hugepages { .. }
         ));
+        let EalError::Hugepages { cause } = diagnose(libc::EACCES, &["-m", "60000"], &log) else {
+            unreachable!("as above");
+        };
+        assert!(cause.contains("60000 MiB"), "{cause}");
         // The same words with --no-huge can't be about huge pages.
         assert!(!matches!(
             diagnose(libc::ENOENT, &["--no-huge"], &log),

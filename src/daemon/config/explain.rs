@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use crate::clock::Mode;
 
-use super::values::{Cidr, Device, InterfaceName};
+use super::values::{Cidr, Device, InterfaceName, Mac};
 use super::{At, Config, Idle, Owner, Port, Scheduling, Workers};
 
 /// The effective configuration, a sentence for each thing.
@@ -136,25 +136,26 @@ fn interfaces(out: &mut String, config: &Config) -> std::fmt::Result {
         self::port(out, port)?;
     }
     for vlan in &config.vlans {
-        writeln!(
+        write!(
             out,
-            "Interface {}: VLAN {} on {}; {}.",
-            vlan.name.value,
-            vlan.id.value,
-            vlan.on.value,
-            list(&vlan.addresses)
+            "Interface {}: VLAN {} on {}",
+            vlan.name.value, vlan.id.value, vlan.on.value
         )?;
+        mtu(out, &vlan.mtu)?;
+        writeln!(out, "; {}.", list(&vlan.addresses))?;
     }
     for bond in &config.bonds {
         let members: Vec<&str> = bond.members.value.iter().map(|m| m.0.as_str()).collect();
         write!(
             out,
-            "Interface {}: bond of {} ({}); {}",
+            "Interface {}: bond of {} ({})",
             bond.name.value,
             members.join(", "),
-            bond.mode.name(),
-            list(&bond.addresses)
+            bond.mode.name()
         )?;
+        mac(out, bond.mac)?;
+        mtu(out, &bond.mtu)?;
+        write!(out, "; {}", list(&bond.addresses))?;
         companion(out, &bond.companion)?;
     }
     if !config.loopback.is_empty() {
@@ -173,12 +174,8 @@ fn port(out: &mut String, port: &Port) -> std::fmt::Result {
         "Interface {}: {kind} {}",
         port.name.value, port.device.value
     )?;
-    if let Some(mac) = port.mac {
-        write!(out, ", MAC {mac}")?;
-    }
-    if let Some(mtu) = &port.mtu {
-        write!(out, ", MTU {}", mtu.value)?;
-    }
+    mac(out, port.mac)?;
+    mtu(out, &port.mtu)?;
     let numbers = [
         (&port.rx_queues, "RX queues"),
         (&port.tx_queues, "TX queues"),
@@ -195,6 +192,15 @@ fn port(out: &mut String, port: &Port) -> std::fmt::Result {
     }
     write!(out, "; {}", list(&port.addresses))?;
     companion(out, &port.companion)
+}
+
+fn mac(out: &mut String, mac: Option<Mac>) -> std::fmt::Result {
+    mac.map_or(Ok(()), |mac| write!(out, ", MAC {mac}"))
+}
+
+fn mtu(out: &mut String, mtu: &Option<At<u16>>) -> std::fmt::Result {
+    mtu.as_ref()
+        .map_or(Ok(()), |mtu| write!(out, ", MTU {}", mtu.value))
 }
 
 /// The end of an interface's sentence.

@@ -132,7 +132,8 @@ pub(super) fn explain(message: &str, text: &str, start: Option<usize>) -> String
 /// `integer `70000`, expected u16` and its like.
 fn wrong_value(said: &str, place: &Place<'_>) -> String {
     let (found, wanted) = said.rsplit_once(", expected ").unwrap_or((said, ""));
-    if is_list(place.key) || (place.key.is_empty() && found == "map") {
+    let is_value = place.example().is_some();
+    if !is_value && (is_list(place.key) || (place.key.is_empty() && found == "map")) {
         let table = if place.key.is_empty() {
             header(place.rest).unwrap_or("")
         } else {
@@ -142,18 +143,17 @@ fn wrong_value(said: &str, place: &Place<'_>) -> String {
             "there may be several of `{table}`; each begins with [[{table}]], in two brackets"
         );
     }
-    if TABLES.contains(&place.key) {
+    if !is_value && TABLES.contains(&place.key) {
         return format!(
             "`{0}` is a table; it begins with [{0}], and its keys follow, a line each",
             place.key
         );
     }
-    let found = match found.split_once(' ') {
-        Some(("string", text)) => format!("the text {text}"),
-        Some((_, number)) => number.trim_matches('`').to_string(),
-        None if found == "map" => "a table".into(),
-        None if found == "sequence" => "a list".into(),
-        None => found.trim_matches('`').to_string(),
+    let found = match (found, found.split_once(' ')) {
+        ("map", _) => "a table".into(),
+        ("sequence", _) => "a list".into(),
+        (_, Some(("string", text))) => format!("the text {text}"),
+        _ => found.split('`').nth(1).unwrap_or(found).to_string(),
     };
     let wanted = match wanted {
         "u8" => "a whole number from 0 to 255",
@@ -165,7 +165,13 @@ fn wrong_value(said: &str, place: &Place<'_>) -> String {
         "a string" | "path string" | "IP address" => "a text in quotes",
         other => other,
     };
-    place.with_example(format!("`{}` has to be {wanted}, not {found}", place.key))
+    let in_list =
+        wanted != "a list in brackets" && place.example().is_some_and(|line| line.contains("= ["));
+    let each = if in_list { "each value of " } else { "" };
+    place.with_example(format!(
+        "{each}`{}` has to be {wanted}, not {found}",
+        place.key
+    ))
 }
 
 fn missing(name: &str, text: &str, start: usize) -> String {
@@ -245,6 +251,8 @@ fn syntax(message: &str, place: &Place<'_>) -> String {
         "invalid escape sequence" => {
             "`\\` has a meaning of its own in a text; write `\\\\`, or put the text in single quotes".into()
         }
+        // Our own words about a value, which say what would be right.
+        _ if !what.starts_with("invalid ") && !what.contains("expected") => message.into(),
         _ => {
             let expected = expected.replace("expected ", "; there should be ");
             place.with_example(format!("{what}{expected}"))
@@ -266,7 +274,16 @@ mod tests {
     #[test]
     fn the_library_s_words_do_not_reach_the_operator() {
         let port = "[[port]]\nname = \"eth0\"\ndevice = \"net_tap0\"\n";
-        let rows: [(&str, &[&str]); 34] = [
+        let rows: [(&str, &[&str]); 36] = [
+            ("[[mark]]\nmark = \"7\"", &["whole number", "mark = 7"]),
+            (
+                "[[mark]]\nmark = 7\ndestination_ports = [80]",
+                &[
+                    "each value of `destination_ports`",
+                    "text in quotes",
+                    "not 80",
+                ],
+            ),
             ("socket = /run/x", &["/run/x", "quotes", "socket = \""]),
             ("socket = \"/run/x\n", &["quote", "end"]),
             ("socket = '/run/x\n", &["quote", "end"]),
@@ -278,7 +295,7 @@ mod tests {
             ),
             ("workers = 70000", &["0 to 65535", "70000"]),
             ("workers = -1", &["0 to 65535", "-1"]),
-            ("workers = 1.5", &["whole number", "1.5"]),
+            ("workers = 1.5", &["whole number", "not 1.5;"]),
             ("workers = 0x", &["hexadecimal", "workers = 2"]),
             ("workers 2", &["`=`"]),
             ("scheduling: local", &["`=`"]),
@@ -359,6 +376,12 @@ mod tests {
                 );
             }
         }
+    }
+
+    #[test]
+    fn what_we_say_ourselves_stays_as_it_is() {
+        let said = said("[[route]]\nprefix = \"10.0.0.1/8\"");
+        assert!(said.ends_with("the network is 10.0.0.0/8"), "{said}");
     }
 
     #[test]

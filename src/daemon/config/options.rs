@@ -27,7 +27,7 @@ pub struct Options {
     pub check: Option<PathBuf>,
 
     /// Number of workers
-    #[arg(long, value_name = "N", conflicts_with = "cores")]
+    #[arg(long, value_name = "N", conflicts_with = "cores", value_parser = number::<u16>)]
     pub workers: Option<u16>,
 
     /// Cores of the workers, for example 1,2 or 4-7
@@ -35,7 +35,7 @@ pub struct Options {
     pub cores: Option<CoreList>,
 
     /// Most connections the box keeps
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u32>)]
     pub connections: Option<u32>,
 
     /// Path of the control socket
@@ -55,7 +55,7 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
 
     /// error, warn, info, debug, trace or off
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub log_level: Option<LevelFilter>,
 
     /// What a worker without packets does
@@ -97,6 +97,24 @@ pub struct Options {
     /// Arguments for DPDK's EAL
     #[arg(last = true, value_name = "EAL ARGUMENT")]
     pub eal_args: Vec<String>,
+}
+
+fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let number: Option<u64> = text.parse().ok();
+    number
+        .and_then(|number| number.try_into().ok())
+        .ok_or_else(|| {
+            format!(
+                "a whole number of at most {} is wanted",
+                u64::MAX >> (64 - 8 * size_of::<T>())
+            )
+        })
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no log level; there are off, error, warn, info, debug and trace")
+    })
 }
 
 /// A list of cores such as `1,2` or `4-7`.
@@ -357,11 +375,8 @@ fn log_level(file: &File, options: &Options) -> Result<LevelFilter, Wrong> {
     match (options.log_level, &file.log_level) {
         (Some(level), _) => Ok(level),
         (None, None) => Ok(LevelFilter::Info),
-        (None, Some(text)) => text.get_ref().parse().map_err(|_| Wrong {
-            message: format!(
-                "`{}` is no log level; there are off, error, warn, info, debug and trace",
-                text.get_ref()
-            ),
+        (None, Some(text)) => level(text.get_ref()).map_err(|message| Wrong {
+            message,
             origin: Origin::File(text.span()),
         }),
     }

@@ -1,5 +1,8 @@
 //! Measures what a packet costs: the whole of ripvsd beside dpdk-testpmd, and a worker alone in memory.
 
+#[cfg(test)]
+mod allocations;
+mod count;
 mod memory;
 mod micro;
 mod rig;
@@ -17,6 +20,11 @@ use clap::Parser;
 enum Command {
     /// A worker alone, in memory.
     Micro(micro::Options),
+    /// Instructions that a worker needs for a packet, beside their budgets.
+    Instructions(count::Options),
+    /// What is counted, as callgrind runs it.
+    #[command(hide = true)]
+    Counted(count::Options),
     /// ripvsd beside dpdk-testpmd.
     Rig(rig::Options),
 }
@@ -24,6 +32,8 @@ enum Command {
 fn main() -> ExitCode {
     let done = match Command::parse() {
         Command::Micro(options) => micro::run(&options),
+        Command::Instructions(options) => count::run(&options),
+        Command::Counted(options) => count::run_counted(&options),
         Command::Rig(options) => rig::run(&options),
     };
     match done {

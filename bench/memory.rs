@@ -1,6 +1,8 @@
 //! Frames in ordinary memory that are used again and again, and the device that takes them: what a worker is measured with
 //! where there is no DPDK. A frame is laid out as an mbuf is: its own fields in one cache line, its bytes in others.
 
+use std::collections::VecDeque;
+
 use ripvs_core::message::Msg;
 use ripvs_core::{Post, WorkerId};
 use ripvs_packet::{Frame, PacketIo, PortId};
@@ -113,14 +115,20 @@ pub struct Pool {
     free: Vec<PoolFrame>,
     /// Frames that were sent since it was last looked at.
     pub sent: Vec<PoolFrame>,
+    /// What workers have for each other.
+    pub posted: VecDeque<(WorkerId, Msg<PoolFrame>)>,
+    /// Whether there are several workers.
+    several: bool,
 }
 
 impl Pool {
-    /// A pool of that many frames.
-    pub fn new(frames: usize) -> Pool {
+    /// A pool of that many frames, for one worker or several.
+    pub fn new(frames: usize, several: bool) -> Pool {
         Pool {
             free: (0..frames).map(|_| PoolFrame::new()).collect(),
             sent: Vec::with_capacity(frames),
+            posted: VecDeque::with_capacity(frames),
+            several,
         }
     }
 
@@ -149,7 +157,7 @@ impl PacketIo for Pool {
     type Frame = PoolFrame;
 
     fn alloc(&mut self, bytes: &[u8]) -> Option<PoolFrame> {
-        let mut frame = PoolFrame::new();
+        let mut frame = self.free.pop()?;
         frame.fill(bytes);
         Some(frame)
     }
@@ -161,7 +169,11 @@ impl PacketIo for Pool {
 }
 
 impl Post<PoolFrame> for Pool {
-    fn post(&mut self, _: WorkerId, msg: Msg<PoolFrame>) -> Result<(), Msg<PoolFrame>> {
-        Err(msg)
+    fn post(&mut self, to: WorkerId, msg: Msg<PoolFrame>) -> Result<(), Msg<PoolFrame>> {
+        if !self.several {
+            return Err(msg);
+        }
+        self.posted.push_back((to, msg));
+        Ok(())
     }
 }

@@ -2,7 +2,7 @@
 //! a nanosecond on a quiet machine, and the thing to put under a profiler.
 
 use nix::time::{clock_gettime, ClockId};
-use ripvs_core::{Forward, SchedKind};
+use ripvs_core::{Forward, Time};
 
 use crate::memory::{Pool, PoolFrame};
 use crate::stats::{least, median, spread};
@@ -119,6 +119,10 @@ fn cpu() -> f64 {
         .map_or(0.0, |t| t.tv_sec() as f64 * 1e9 + t.tv_nsec() as f64)
 }
 
+fn now() -> Time {
+    Time(ripvs_arch::clock::now_ns())
+}
+
 fn swap_macs(frame: &mut PoolFrame) {
     use ripvs_packet::Frame;
     let head = frame.head_mut();
@@ -150,7 +154,7 @@ fn forward(source: &mut Source, bench: &mut Bench, packets: usize) -> Result<f64
     let start = cpu();
     for _ in 0..rounds {
         source.burst(&mut bench.pool, &mut frames);
-        sent += bench.round(&mut frames);
+        sent += bench.round(now(), &mut frames);
     }
     let spent = cpu() - start;
     // A worker also announces its addresses.
@@ -184,14 +188,13 @@ fn case(options: &Options, mode: Mode, flows: u32) -> Result<(), String> {
         flows,
         services: options.services,
     };
+    let connections = options.connections.unwrap_or(flows + flows / 20 + 64);
     let setup = Setup {
-        forward: mode.forward(),
         dests: options.dests,
-        sched: SchedKind::Rr,
-        connections: options.connections.unwrap_or(flows + flows / 20 + 64),
+        ..Setup::new(mode.forward(), connections)
     };
-    let mut bench = Bench::new(&traffic, &setup).map_err(|error| error.to_string())?;
-    let servers = establish(&traffic, &mut bench)?;
+    let mut bench = Bench::new(&traffic, &setup, now()).map_err(|error| error.to_string())?;
+    let servers = bench.establish(&traffic, now())?;
     let order = match options.in_order {
         true => (0..flows).collect(),
         false => shuffled(flows),
@@ -235,29 +238,4 @@ fn case(options: &Options, mode: Mode, flows: u32) -> Result<(), String> {
         least(&full) - least(&plain)
     );
     Ok(())
-}
-
-/// Sends the first packet of each flow, in order, and says which real server each went to.
-fn establish(traffic: &Traffic, bench: &mut Bench) -> Result<Vec<u32>, String> {
-    use ripvs_packet::Frame;
-    let mut servers = Vec::with_capacity(traffic.flows as usize);
-    let mut frames = Vec::with_capacity(1);
-    for flow in 0..traffic.flows {
-        frames.push(bench.pool.take(&traffic.request(flow)));
-        bench.worker.burst(
-            ripvs_core::Time(ripvs_arch::clock::now_ns()),
-            ripvs_packet::PortId(0),
-            &mut frames,
-            &mut bench.pool,
-        );
-        let sent = bench
-            .pool
-            .sent
-            .last()
-            .ok_or("a first packet was not sent")?;
-        let mac = &sent.head()[..6];
-        servers.push(u32::from_be_bytes([0, mac[3] - 2, mac[4], mac[5]]));
-        bench.pool.recycle();
-    }
-    Ok(servers)
 }

@@ -1,19 +1,19 @@
-//! One worker with services, real servers and neighbours, in memory: what `micro` measures.
+//! Workers with services, real servers and neighbours, in memory: what is measured where there is no DPDK.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
-use ripvs_arch::clock::now_ns;
 use ripvs_core::delta::Delta;
 use ripvs_core::net::{IfAddr, Iface, NetConfig, NetDelta, Prefix, RouteSpec};
+use ripvs_core::sched::{mh, Member};
 use ripvs_core::settings::Settings;
 use ripvs_core::tally::Tally;
-use ripvs_core::types::{DestId, IfaceId, ServiceId, Time, WorkerId};
+use ripvs_core::types::{Af, DestId, IfaceId, ServiceId, Time, WorkerId};
 use ripvs_core::{
-    frag, DestSpec, Forward, SchedKind, ServiceKey, ServiceSpec, TunnelCsum, TunnelKind, Worker,
-    WorkerConfig,
+    frag, service_flags, DestSpec, Forward, SchedKind, ServiceKey, ServiceSpec, TunnelCsum,
+    TunnelKind, Worker, WorkerConfig,
 };
-use ripvs_packet::PortId;
+use ripvs_packet::{Frame, PortId};
 
 use crate::memory::{Pool, PoolFrame};
 use crate::traffic::{self, Proto, Traffic};
@@ -27,15 +27,36 @@ pub struct Setup {
     pub dests: u32,
     /// The scheduler.
     pub sched: SchedKind,
-    /// Most connections.
+    /// Most connections of a worker.
     pub connections: u32,
+    /// Seconds for which clients keep their real server; 0: services are not persistent.
+    pub persistent: u32,
+    /// Seconds after which a connection of UDP ends.
+    pub udp_timeout: u32,
+    /// How many workers there are, one or two; frames come to the first.
+    pub workers: u16,
 }
 
-/// A worker with its counters.
+impl Setup {
+    /// What is usual: ten real servers in turn, the kernel's timeout.
+    pub fn new(forward: Forward, connections: u32) -> Setup {
+        Setup {
+            forward,
+            dests: 10,
+            sched: SchedKind::Rr,
+            connections,
+            persistent: 0,
+            udp_timeout: 300,
+            workers: 1,
+        }
+    }
+}
+
+/// Workers with their counters.
 pub struct Bench {
-    /// The worker.
-    pub worker: Worker<PoolFrame>,
-    /// Its frames.
+    /// The workers; frames come to the first.
+    pub workers: Vec<Worker<PoolFrame>>,
+    /// Their frames.
     pub pool: Pool,
     dests: Vec<Arc<Tally>>,
     next_tick: u64,
@@ -45,58 +66,68 @@ pub struct Bench {
 pub const BURST: usize = 32;
 
 /// Nanoseconds between two looks at the clock's business, as ripvsd has it.
-const TICK: u64 = 1_000_000;
+pub const TICK: u64 = 1_000_000;
 
 impl Bench {
-    /// A worker laid out for this traffic.
+    /// Workers laid out for this traffic.
     ///
     /// # Errors
     /// There is not enough memory.
-    pub fn new(traffic: &Traffic, setup: &Setup) -> std::io::Result<Bench> {
-        let config = WorkerConfig {
-            id: WorkerId(0),
-            workers: 1,
-            connections: setup.connections,
-            owner_by_address: false,
-            seed: 0x1234_5678_9abc_def1,
-            net: NetConfig {
-                neigh_max: 65_000,
-                ..NetConfig::default()
-            },
-            frag: frag::Settings::default(),
+    pub fn new(traffic: &Traffic, setup: &Setup, now: Time) -> std::io::Result<Bench> {
+        let worker = |id| {
+            let config = WorkerConfig {
+                id: WorkerId(id),
+                workers: setup.workers,
+                connections: setup.connections,
+                owner_by_address: false,
+                seed: 0x1234_5678_9abc_def1,
+                net: NetConfig {
+                    neigh_max: 65_000,
+                    ..NetConfig::default()
+                },
+                frag: frag::Settings::default(),
+            };
+            Worker::new(config, now, Arc::default())
         };
-        let now = Time(now_ns());
         let mut bench = Bench {
-            worker: Worker::new(config, now, Arc::default())?,
-            pool: Pool::new(4 * BURST),
+            workers: (0..setup.workers).map(worker).collect::<Result<_, _>>()?,
+            pool: Pool::new(4 * BURST, setup.workers > 1),
             dests: Vec::new(),
             next_tick: 0,
         };
-        bench.surroundings(traffic.v6, setup);
-        bench.services(traffic, setup);
+        bench.surroundings(now, traffic.v6, setup);
+        bench.services(now, traffic, setup);
+        // What a worker announces at its start is no packet of the traffic's.
+        bench.tick(now);
+        bench.pool.recycle();
         Ok(bench)
     }
 
-    fn apply(&mut self, delta: Delta) {
-        self.worker.apply(Time(now_ns()), delta);
+    fn apply(&mut self, now: Time, delta: Delta) {
+        for worker in &mut self.workers {
+            worker.apply(now, delta.clone());
+        }
     }
 
-    fn surroundings(&mut self, v6: bool, setup: &Setup) {
+    fn surroundings(&mut self, now: Time, v6: bool, setup: &Setup) {
         let addresses = match v6 {
             false => ["198.18.0.254/16", "10.0.255.254/16"],
             true => ["2001:db8:18::fe/64", "2001:db8:10::fffe/64"],
         };
-        self.apply(Delta::Net(NetDelta::IfaceSet(Iface {
-            id: IfaceId(1),
-            name: "eth0".into(),
-            port: Some(PortId(0)),
-            vlan: None,
-            mac: traffic::PORT_MAC,
-            mtu: 1500,
-            addresses: addresses.iter().filter_map(|text| if_addr(text)).collect(),
-            up: true,
-            companion: None,
-        })));
+        self.apply(
+            now,
+            Delta::Net(NetDelta::IfaceSet(Iface {
+                id: IfaceId(1),
+                name: "eth0".into(),
+                port: Some(PortId(0)),
+                vlan: None,
+                mac: traffic::PORT_MAC,
+                mtu: 1500,
+                addresses: addresses.iter().filter_map(|text| if_addr(text)).collect(),
+                up: true,
+                companion: None,
+            })),
+        );
         let neighbour = |addr, mac| {
             Delta::Net(NetDelta::NeighSet {
                 iface: IfaceId(1),
@@ -104,9 +135,12 @@ impl Bench {
                 mac,
             })
         };
-        self.apply(neighbour(traffic::router(v6), traffic::ROUTER_MAC));
+        self.apply(now, neighbour(traffic::router(v6), traffic::ROUTER_MAC));
         for n in 0..setup.dests {
-            self.apply(neighbour(traffic::server(v6, n), traffic::server_mac(n)));
+            self.apply(
+                now,
+                neighbour(traffic::server(v6, n), traffic::server_mac(n)),
+            );
         }
         let router = traffic::router(v6);
         let unspecified: IpAddr = if v6 {
@@ -115,61 +149,93 @@ impl Bench {
             Ipv4Addr::UNSPECIFIED.into()
         };
         if let Some(prefix) = Prefix::new(unspecified, 0) {
-            self.apply(Delta::Net(NetDelta::RouteAdd(RouteSpec {
-                prefix,
-                via: Some(router),
-                dev: None,
-                mtu: None,
-                from: None,
-            })));
+            self.apply(
+                now,
+                Delta::Net(NetDelta::RouteAdd(RouteSpec {
+                    prefix,
+                    via: Some(router),
+                    dev: None,
+                    mtu: None,
+                    from: None,
+                })),
+            );
         }
         let settings = Settings {
             sloppy_tcp: 1,
             ..Settings::default()
         };
-        self.apply(Delta::Settings(settings));
+        self.apply(now, Delta::Settings(settings));
+        self.apply(
+            now,
+            Delta::Timeouts {
+                tcp: 0,
+                tcp_fin: 0,
+                udp: setup.udp_timeout,
+            },
+        );
     }
 
-    fn services(&mut self, traffic: &Traffic, setup: &Setup) {
+    fn services(&mut self, now: Time, traffic: &Traffic, setup: &Setup) {
         for service in 0..traffic.services {
-            self.apply(Delta::ServiceAdd {
-                id: ServiceId(service),
-                spec: Arc::new(ServiceSpec {
-                    key: ServiceKey::Addr {
-                        proto: if traffic.proto == Proto::Udp { 17 } else { 6 },
-                        addr: traffic::vip(traffic.v6),
-                        port: traffic.vport(service),
-                    },
-                    sched: Some(setup.sched),
-                    flags: 0,
-                    timeout: 0,
-                    netmask: if traffic.v6 { 128 } else { u32::MAX },
-                    pe_sip: false,
-                    exact: false,
-                }),
-                tally: Arc::default(),
-            });
+            self.apply(
+                now,
+                Delta::ServiceAdd {
+                    id: ServiceId(service),
+                    spec: Arc::new(ServiceSpec {
+                        key: ServiceKey::Addr {
+                            proto: if traffic.proto == Proto::Udp { 17 } else { 6 },
+                            addr: traffic::vip(traffic.v6),
+                            port: traffic.vport(service),
+                        },
+                        sched: Some(setup.sched),
+                        flags: match setup.persistent {
+                            0 => 0,
+                            _ => service_flags::PERSISTENT,
+                        },
+                        timeout: setup.persistent,
+                        netmask: if traffic.v6 { 128 } else { u32::MAX },
+                        pe_sip: false,
+                        exact: false,
+                    }),
+                    tally: Arc::default(),
+                },
+            );
+            let first = service * setup.dests;
             for n in 0..setup.dests {
                 let tally = Arc::<Tally>::default();
                 self.dests.push(tally.clone());
-                self.apply(Delta::DestAdd {
-                    service: ServiceId(service),
-                    id: DestId(service * setup.dests + n),
-                    spec: Arc::new(DestSpec {
-                        addr: traffic::server(traffic.v6, n),
-                        port: match setup.forward {
-                            Forward::Masq => traffic::DPORT,
-                            _ => traffic.vport(service),
-                        },
-                        forward: setup.forward,
-                        weight: 1,
-                        upper: 0,
-                        lower: 0,
-                        tunnel: TunnelKind::Ipip,
-                        tunnel_csum: TunnelCsum::None,
-                    }),
-                    tally,
-                });
+                self.apply(
+                    now,
+                    Delta::DestAdd {
+                        service: ServiceId(service),
+                        id: DestId(first + n),
+                        spec: Arc::new(DestSpec {
+                            addr: traffic::server(traffic.v6, n),
+                            port: dport(traffic, setup, service),
+                            forward: setup.forward,
+                            weight: 1,
+                            upper: 0,
+                            lower: 0,
+                            tunnel: TunnelKind::Ipip,
+                            tunnel_csum: TunnelCsum::None,
+                        }),
+                        tally,
+                    },
+                );
+            }
+            if setup.sched == SchedKind::Mh {
+                let port = dport(traffic, setup, service);
+                let members: Vec<Member> = (0..setup.dests)
+                    .map(|n| {
+                        Member::new(DestId(first + n), traffic::server(traffic.v6, n), port, 1)
+                    })
+                    .collect();
+                let af = Af::of(traffic::vip(traffic.v6));
+                // Where there are too many, there is no table, and nothing is scheduled: which shows.
+                if let Ok(table) = mh::Table::build(af, members.iter(), mh::TableIndex::default()) {
+                    let id = ServiceId(service);
+                    self.apply(now, Delta::MaglevTable { id, table });
+                }
             }
         }
     }
@@ -182,18 +248,80 @@ impl Bench {
         })
     }
 
-    /// One round of the worker's loop with these frames, which it takes; returns how many it sent.
+    /// One round of the first worker's loop with these frames, which it takes, and of the other's; returns how many were
+    /// sent.
     #[inline]
-    pub fn round(&mut self, frames: &mut Vec<PoolFrame>) -> usize {
-        let now = Time(now_ns());
-        self.worker.burst(now, PortId(0), frames, &mut self.pool);
+    pub fn round(&mut self, now: Time, frames: &mut Vec<PoolFrame>) -> usize {
+        self.workers[0].burst(now, PortId(0), frames, &mut self.pool);
         if now.0 >= self.next_tick {
             self.next_tick = now.0 + TICK;
-            self.worker.tick(now, &mut self.pool);
+            self.tick(now);
         } else {
-            self.worker.flush(&mut self.pool);
+            self.flush(now);
         }
         self.pool.recycle()
+    }
+
+    /// Lets time pass.
+    #[inline]
+    pub fn tick(&mut self, now: Time) {
+        for worker in &mut self.workers {
+            worker.tick(now, &mut self.pool);
+        }
+        self.deliver(now);
+    }
+
+    /// What a round ends with.
+    #[inline]
+    pub fn flush(&mut self, now: Time) {
+        for worker in &mut self.workers {
+            worker.flush(&mut self.pool);
+        }
+        self.deliver(now);
+    }
+
+    /// Brings what workers have for each other.
+    #[inline]
+    fn deliver(&mut self, now: Time) {
+        while let Some((to, msg)) = self.pool.posted.pop_front() {
+            if let Some(worker) = self.workers.get_mut(usize::from(to.0)) {
+                worker.deliver(now, msg, &mut self.pool);
+                worker.flush(&mut self.pool);
+            }
+        }
+    }
+
+    /// Sends the first packet of each flow, in order, and says which real server each went to.
+    ///
+    /// # Errors
+    /// Packets were not forwarded.
+    pub fn establish(&mut self, traffic: &Traffic, now: Time) -> Result<Vec<u32>, String> {
+        let mut servers = Vec::with_capacity(traffic.flows as usize);
+        let mut frames = Vec::with_capacity(1);
+        for flow in 0..traffic.flows {
+            frames.push(self.pool.take(&traffic.request(flow)));
+            self.workers[0].burst(now, PortId(0), &mut frames, &mut self.pool);
+            self.flush(now);
+            let sent = self.pool.sent.last();
+            let sent = sent.ok_or("a first packet was not sent")?;
+            let mac = &sent.head()[..6];
+            servers.push(u32::from_be_bytes([0, mac[3] - 2, mac[4], mac[5]]));
+            self.pool.recycle();
+        }
+        Ok(servers)
+    }
+
+    /// How many connections there are.
+    pub fn conns(&self) -> u32 {
+        self.workers.iter().map(Worker::conns).sum()
+    }
+}
+
+/// The port of a service's dests.
+fn dport(traffic: &Traffic, setup: &Setup, service: u32) -> u16 {
+    match setup.forward {
+        Forward::Masq => traffic::DPORT,
+        _ => traffic.vport(service),
     }
 }
 

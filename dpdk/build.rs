@@ -26,6 +26,8 @@ const FUNCTIONS: &[&str] = &[
     "rte_version",
     "rte_eal_init",
     "rte_eal_cleanup",
+    "rte_eal_alarm_set",
+    "rte_eal_alarm_cancel",
     "rte_eal_has_hugepages",
     "rte_eal_get_runtime_dir",
     "rte_thread_register",

@@ -7,8 +7,9 @@ use ripvs_api::client::socket_path;
 use ripvs_api::ipvs::{
     Dest, Info, Reply as IpvsReply, Request as IpvsRequest, Service, ServiceKey,
 };
+use ripvs_api::pipeline::Event;
 use ripvs_api::ripvs::{self, ConnsFrom};
-use ripvs_api::{Client, ClientError, Reply, Request};
+use ripvs_api::{Client, ClientError, Pipeline, Refusal, Reply, Request};
 use serde_json::{json, Value};
 
 use crate::list::Format;
@@ -25,10 +26,10 @@ pub const WRONG: u8 = 2;
 /// Exit status where a listing fails.
 pub const NO_LISTING: u8 = 1;
 
-/// How many requests at most wait to be sent together when commands are restored.
-const BATCH: usize = 4096;
-/// How many services' dests are asked for together.
-const DUMPS: usize = 64;
+/// How many services' dests are asked for at once.
+const DUMPS: usize = 512;
+/// How many bytes of a listing are written together.
+const PIECE: usize = 64 * 1024;
 /// How many connections are asked for together.
 const CONNS: u32 = 4096;
 
@@ -118,7 +119,7 @@ impl App<'_> {
                 let text = usage::version(&self.program);
                 self.stdout.write_all(text.as_bytes())?;
             }
-            Command::Change(request) => return self.change(&[request]),
+            Command::Change(request) => return self.change(request),
             Command::Save { numeric } => self.save(numeric)?,
             Command::List { what, format, json } => match what {
                 What::Services => self.list_services(format, json)?,
@@ -132,21 +133,25 @@ impl App<'_> {
         Ok(0)
     }
 
-    /// Has the server carry out requests, says what it refuses, and gives the exit status of the last one.
-    fn change(&mut self, requests: &[IpvsRequest]) -> Result<u8, Exit> {
-        let wrapped: Vec<Request> = requests.iter().cloned().map(Request::Ipvs).collect();
-        let results = self.client()?.call_all(&wrapped)?;
-        let mut status = 0;
-        for (request, result) in requests.iter().zip(results) {
-            status = match result {
-                Ok(()) => 0,
-                Err(refusal) => {
-                    writeln!(self.stderr, "{}", strerror::message(request, &refusal))?;
-                    REFUSED
-                }
-            };
-        }
-        Ok(status)
+    /// Has the server carry out a request, says what it refuses, and gives the exit status.
+    fn change(&mut self, request: IpvsRequest) -> Result<u8, Exit> {
+        let result = match self.client()?.call(request.clone()) {
+            Ok(_) => Ok(()),
+            Err(ClientError::Refused(refusal)) => Err(refusal),
+            Err(other) => return Err(other.into()),
+        };
+        self.told_of(&request.into(), result)
+    }
+
+    /// Says what the server refused, and gives the exit status.
+    fn told_of(&mut self, request: &Request, result: Result<(), Refusal>) -> Result<u8, Exit> {
+        let Err(refusal) = result else { return Ok(0) };
+        let words = match request {
+            Request::Ipvs(request) => strerror::message(request, &refusal),
+            _ => refusal.to_string(),
+        };
+        writeln!(self.stderr, "{words}")?;
+        Ok(REFUSED)
     }
 
     /// Carries out commands from standard input. What the server refuses, and options that are none, cost only their
@@ -154,39 +159,65 @@ impl App<'_> {
     fn restore(&mut self) -> Result<u8, Exit> {
         let mut text = Vec::new();
         self.stdin.read_to_end(&mut text)?;
-        let (mut status, mut batch) = (0, Vec::new());
-        for args in restore::lines(&String::from_utf8_lossy(&text)) {
-            let split = popt::split(specs_of_lines(), &args);
-            match meaning::read(&split, self.names) {
-                Ok((Command::Change(request), _)) => {
-                    batch.push(request);
-                    if batch.len() == BATCH {
-                        status = self.change(&std::mem::take(&mut batch))?;
-                    }
+        let text = String::from_utf8_lossy(&text);
+        let mut lines = restore::lines(&text);
+        let mut status = 0;
+        loop {
+            // Messages and listings come in the order of the lines.
+            match self.changes(&mut lines, &mut status)? {
+                None => return Ok(status),
+                Some(Ok(command @ (Command::Help | Command::Version))) => {
+                    return self.carry_out(command);
                 }
-                other => {
-                    // Messages and listings come in the order of the lines.
-                    if !batch.is_empty() {
-                        self.change(&std::mem::take(&mut batch))?;
-                    }
-                    match other {
-                        Ok((command @ (Command::Help | Command::Version), _)) => {
-                            return self.carry_out(command);
-                        }
-                        Ok((command, _)) => status = self.carry_out(command)?,
-                        Err(Wrong::Option(message)) => {
-                            writeln!(self.stderr, "{message}")?;
-                            status = REFUSED;
-                        }
-                        Err(wrong) => return Err(self.told(wrong)),
-                    }
+                Some(Ok(command)) => status = self.carry_out(command)?,
+                Some(Err(Wrong::Option(message))) => {
+                    writeln!(self.stderr, "{message}")?;
+                    status = REFUSED;
                 }
+                Some(Err(wrong)) => return Err(self.told(wrong)),
             }
         }
-        if !batch.is_empty() {
-            status = self.change(&batch)?;
+    }
+
+    /// Has the server carry out the changes that `lines` begin with, many under way at once, until all are through. What
+    /// the first other line says is given back.
+    fn changes(
+        &mut self,
+        lines: &mut impl Iterator<Item = Vec<String>>,
+        status: &mut u8,
+    ) -> Result<Option<Result<Command, Wrong>>, Exit> {
+        let mut read = lines.map(|line| {
+            let split = popt::split(specs_of_lines(), &line);
+            meaning::read(&split, self.names).map(|(command, _)| command)
+        });
+        let first = match read.next() {
+            Some(Ok(Command::Change(request))) => request,
+            other => return Ok(other),
+        };
+        self.client()?;
+        let Some(mut client) = self.client.take() else {
+            return Err(nothing());
+        };
+        let mut pipeline = Pipeline::new(&mut client);
+        pipeline.push(first)?;
+        let other = loop {
+            while pipeline.is_full() {
+                if let Some(Event::End(request, result)) = pipeline.next()? {
+                    *status = self.told_of(&request, result)?;
+                }
+            }
+            match read.next() {
+                Some(Ok(Command::Change(request))) => pipeline.push(request)?,
+                other => break other,
+            }
+        };
+        while let Some(event) = pipeline.next()? {
+            if let Event::End(request, result) = event {
+                *status = self.told_of(&request, result)?;
+            }
         }
-        Ok(status)
+        self.client = Some(client);
+        Ok(other)
     }
 
     /// Asks for a dump or for one entry, which fails as listings do.
@@ -235,29 +266,47 @@ impl App<'_> {
         sorted: bool,
         mut show: impl FnMut(&mut String, &Service, &[Dest]),
     ) -> Result<(), Exit> {
-        for some in services.chunks(DUMPS) {
-            let requests: Vec<Request> = some
-                .iter()
-                .map(|service| IpvsRequest::DumpDests(Some(service.key)).into())
-                .collect();
-            let mut dests: Vec<Vec<Dest>> = vec![Vec::new(); some.len()];
-            let results = self.client()?.replies_all(&requests, |number, reply| {
-                if let Reply::Ipvs(IpvsReply::Dest(dest)) = reply {
-                    dests[number].push(dest);
-                }
-            })?;
-            let mut text = String::new();
-            for ((service, dests), result) in some.iter().zip(dests).zip(results) {
-                if let Err(refusal) = result {
-                    let request = IpvsRequest::DumpDests(Some(service.key));
-                    let message = strerror::message(&request, &refusal);
-                    return Err(Exit::Failed(NO_LISTING, message + "\n"));
-                }
-                let dests = if sorted { sort::dests(dests) } else { dests };
-                show(&mut text, service, &dests);
+        self.client()?;
+        let Some(mut client) = self.client.take() else {
+            return Err(nothing());
+        };
+        let mut pipeline = Pipeline::new(&mut client);
+        let mut asked = services.iter();
+        let mut answered = services.iter();
+        let mut ahead = 0;
+        let (mut dests, mut text) = (Vec::new(), String::new());
+        loop {
+            for service in asked.by_ref().take(DUMPS - ahead) {
+                pipeline.push(IpvsRequest::DumpDests(Some(service.key)))?;
+                ahead += 1;
             }
-            self.stdout.write_all(text.as_bytes())?;
+            match pipeline.next()? {
+                None => break,
+                Some(Event::Reply(Reply::Ipvs(IpvsReply::Dest(dest)))) => dests.push(dest),
+                Some(Event::Reply(_)) => {}
+                Some(Event::End(request, Err(refusal))) => {
+                    let words = match &request {
+                        Request::Ipvs(request) => strerror::message(request, &refusal),
+                        _ => refusal.to_string(),
+                    };
+                    return Err(Exit::Failed(NO_LISTING, words + "\n"));
+                }
+                Some(Event::End(_, Ok(()))) => {
+                    ahead -= 1;
+                    let found = std::mem::take(&mut dests);
+                    let found = if sorted { sort::dests(found) } else { found };
+                    if let Some(service) = answered.next() {
+                        show(&mut text, service, &found);
+                    }
+                    if text.len() >= PIECE {
+                        self.stdout.write_all(text.as_bytes())?;
+                        text.clear();
+                    }
+                }
+            }
         }
+        self.stdout.write_all(text.as_bytes())?;
+        self.client = Some(client);
         Ok(())
     }
 

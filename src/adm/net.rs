@@ -11,8 +11,8 @@ use std::time::Duration;
 use clap::{CommandFactory, Parser, Subcommand};
 use ripvs_api::client::DEFAULT_TIMEOUT;
 use ripvs_api::ripvs::{
-    Addr, Divert, Mac, MarkRule, Neigh, NeighState, PortChange, Prefix, Reply, Request, Route,
-    RouteKind, Settle, SettlePort, Sysctl, SysctlName,
+    Addr, Advance, Divert, Mac, MarkRule, Neigh, NeighState, PortChange, Prefix, Reply, Request,
+    Route, RouteKind, Settle, SettlePort, Sysctl, SysctlName,
 };
 use ripvs_api::{ClientError, Reply as AnyReply};
 use serde::Serialize;
@@ -83,6 +83,12 @@ enum Sub {
         /// Seconds to wait at most.
         #[arg(long, default_value = "5", value_parser = seconds)]
         timeout: Duration,
+    },
+    /// Move the clock of a daemon that runs with `clock = "held"`, for tests.
+    Advance {
+        /// By how many seconds.
+        #[arg(value_name = "SECONDS", value_parser = seconds)]
+        by: Duration,
     },
 }
 
@@ -320,6 +326,14 @@ impl Session<'_, '_> {
             Sub::Neigh { verb } => self.neigh(verb.unwrap_or(NeighVerb::List)),
             Sub::Mark { verb } => self.mark(verb.unwrap_or(MarkVerb::List)),
             Sub::Sysctl { verb } => self.sysctl(verb.unwrap_or(SysctlVerb::List)),
+            Sub::Advance { by } => {
+                // A minute takes it a second or so.
+                self.app
+                    .client()?
+                    .set_timeout(by.saturating_add(DEFAULT_TIMEOUT))?;
+                let by_ms = u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+                self.change(Request::Advance(Advance { by_ms }))
+            }
             Sub::Settle { ports, timeout } => self.settle(ports, timeout),
         }
     }

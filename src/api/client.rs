@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use crate::message::{Answer, Refusal, Reply, Request};
 use crate::nl::{self, DecodeError, Writer};
+use crate::pipeline::{Event, Pipeline};
 use crate::socket::{self, Received};
 use crate::{DEFAULT_SOCKET, MAX_DATAGRAM, SOCKET_ENV};
 
@@ -172,62 +173,43 @@ impl Client {
         mut take: impl FnMut(usize, Reply),
     ) -> Result<Vec<Result<(), Refusal>>, ClientError> {
         let mut results = Vec::with_capacity(requests.len());
-        let (mut batch, mut seqs) = (Writer::new(), Vec::new());
+        let mut pipeline = Pipeline::new(self);
+        let mut note = |event, results: &mut Vec<_>| match event {
+            Event::Reply(reply) => take(results.len(), reply),
+            Event::End(_, result) => results.push(result),
+        };
         for request in requests {
-            let (mut one, seq) = (Writer::new(), self.next_seq());
-            request.encode(seq, &mut one);
-            if !batch.is_empty() && batch.len() + one.len() > MAX_DATAGRAM {
-                self.finish(&mut batch, &mut seqs, &mut results, &mut take)?;
+            pipeline.push(request.clone())?;
+            while pipeline.is_full() {
+                if let Some(event) = pipeline.next()? {
+                    note(event, &mut results);
+                }
             }
-            if one.overflowed() {
-                return Err(ClientError::TooLong);
-            }
-            batch.raw(one.as_bytes());
-            seqs.push(seq);
         }
-        self.finish(&mut batch, &mut seqs, &mut results, &mut take)?;
+        while let Some(event) = pipeline.next()? {
+            note(event, &mut results);
+        }
         Ok(results)
     }
 
-    /// Sends a batch and waits for what became of it.
-    fn finish(
-        &mut self,
-        batch: &mut Writer,
-        seqs: &mut Vec<u32>,
-        results: &mut Vec<Result<(), Refusal>>,
-        take: &mut impl FnMut(usize, Reply),
-    ) -> Result<(), ClientError> {
-        if batch.is_empty() {
-            return Ok(());
-        }
-        self.send(batch)?;
-        *batch = Writer::new();
-        for seq in seqs.drain(..) {
-            let number = results.len();
-            let mut result = Ok(());
-            let replies = Replies {
-                client: self,
-                seq,
-                over: false,
-            };
-            for reply in replies {
-                match reply {
-                    Ok(reply) => take(number, reply),
-                    Err(ClientError::Refused(refusal)) => result = Err(refusal),
-                    Err(error) => return Err(error),
-                }
-            }
-            results.push(result);
-        }
-        Ok(())
-    }
-
-    fn next_seq(&mut self) -> u32 {
+    pub(crate) fn next_seq(&mut self) -> u32 {
         self.seq = self.seq.wrapping_add(1);
         self.seq
     }
 
-    fn send(&self, writer: &Writer) -> Result<(), ClientError> {
+    /// Sends requests if there is room for them at once. Whether there was.
+    pub(crate) fn try_send(&self, writer: &Writer) -> Result<bool, ClientError> {
+        loop {
+            match socket::try_send(&self.fd, writer.as_bytes()) {
+                Ok(()) => return Ok(true),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(false),
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    pub(crate) fn send(&self, writer: &Writer) -> Result<(), ClientError> {
         if writer.overflowed() || writer.len() > MAX_DATAGRAM {
             return Err(ClientError::TooLong);
         }
@@ -241,19 +223,27 @@ impl Client {
 
     /// The next answer to request `seq`. What is left of earlier requests, whose replies were not all wanted, is passed
     /// over.
-    fn answer(&mut self, seq: u32) -> Result<Answer, ClientError> {
+    pub(crate) fn answer(&mut self, seq: u32) -> Result<Answer, ClientError> {
         loop {
             while let Some((found, answer)) = self.waiting.pop_front() {
                 if found == seq {
                     return Ok(answer);
                 }
             }
+            self.take_in()?;
+        }
+    }
+
+    /// Waits for a datagram, and keeps the answers in it until they are asked for.
+    pub(crate) fn take_in(&mut self) -> Result<(), ClientError> {
+        loop {
             match socket::receive(&self.fd, &mut self.buffer) {
                 Ok(Received::Datagram(length)) => {
                     for message in nl::messages(&self.buffer[..length]) {
                         let answer = Answer::decode(&message).map_err(ClientError::Garbled)?;
                         self.waiting.push_back((message.header.seq, answer));
                     }
+                    return Ok(());
                 }
                 Ok(Received::TooLong(_)) => {
                     return Err(ClientError::Garbled(DecodeError::Truncated));

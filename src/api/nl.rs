@@ -290,10 +290,14 @@ impl Writer {
             self.overflowed = true;
             return;
         };
-        self.bytes.extend_from_slice(&length.to_ne_bytes());
-        self.bytes.extend_from_slice(&kind.to_ne_bytes());
+        self.attr_head(kind, length);
         self.bytes.extend_from_slice(value);
         self.pad();
+    }
+
+    fn attr_head(&mut self, kind: u16, length: u16) {
+        self.bytes.extend_from_slice(&length.to_ne_bytes());
+        self.bytes.extend_from_slice(&kind.to_ne_bytes());
     }
 
     /// Writes an attribute that holds attributes, which `body` writes.
@@ -339,10 +343,14 @@ impl Writer {
 
     /// Writes a string, with the zero byte that ends it.
     pub fn string(&mut self, kind: u16, value: &str) {
-        let mut bytes = Vec::with_capacity(value.len() + 1);
-        bytes.extend_from_slice(value.as_bytes());
-        bytes.push(0);
-        self.attr(kind, &bytes);
+        let Ok(length) = u16::try_from(ATTR_LEN + value.len() + 1) else {
+            self.overflowed = true;
+            return;
+        };
+        self.attr_head(kind, length);
+        self.bytes.extend_from_slice(value.as_bytes());
+        self.bytes.push(0);
+        self.pad();
     }
 
     /// Bytes written so far.
@@ -353,6 +361,12 @@ impl Writer {
     /// Whether nothing has been written.
     pub fn is_empty(&self) -> bool {
         self.bytes.is_empty()
+    }
+
+    /// Forgets what was written, and keeps the room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.overflowed = false;
     }
 
     /// Whether something was too long to be written.
@@ -371,7 +385,10 @@ impl Writer {
     }
 
     fn pad(&mut self) {
-        self.bytes.resize(align(self.bytes.len()), 0);
+        let odd = self.bytes.len() & 3;
+        if odd != 0 {
+            self.bytes.extend_from_slice(&[0; 4][odd..]);
+        }
     }
 }
 

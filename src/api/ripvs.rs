@@ -15,8 +15,8 @@ pub use net::{
     Addr, Divert, MarkRule, Neigh, NeighState, Port, PortChange, PortKind, Route, RouteKind,
 };
 pub use state::{
-    Conn, ConnsEnd, ConnsFrom, Count, Settle, SettlePort, Settled, SettledPort, Status, Sysctl,
-    SysctlName, Traffic, Verdicts, Worker,
+    Advance, Conn, ConnsEnd, ConnsFrom, Count, Settle, SettlePort, Settled, SettledPort, Status,
+    Sysctl, SysctlName, Traffic, Verdicts, Worker,
 };
 pub use value::{Bytes, Mac, PortRange, Prefix};
 
@@ -134,6 +134,8 @@ commands! {
         25 Settle(Settle),
         /// Dump of all traffic, each worker's and then the sum: [`Reply::Traffic`].
         27 Traffic,
+        /// Move a held clock on; acknowledged when all that becomes due has been done. EOPNOTSUPP if it is not held.
+        28 Advance(Advance),
     }
 }
 

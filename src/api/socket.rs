@@ -123,6 +123,15 @@ pub fn send(fd: impl AsFd, datagram: &[u8]) -> io::Result<()> {
     Ok(())
 }
 
+/// Sends a datagram if there is room at once, on a socket that would block too.
+///
+/// # Errors
+/// As [`send`].
+pub fn try_send(fd: impl AsFd, datagram: &[u8]) -> io::Result<()> {
+    net::send(fd, datagram, SendFlags::NOSIGNAL | SendFlags::DONTWAIT)?;
+    Ok(())
+}
+
 /// Receives a datagram into `buffer`.
 ///
 /// # Errors

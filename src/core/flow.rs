@@ -280,6 +280,8 @@ impl<F: Frame> Worker<F> {
     /// Ends connections whose time is up, a bounded number.
     pub(crate) fn expire<A: Tables<F>>(&mut self, now: Time, budget: usize) {
         let mut gone = std::mem::take(&mut self.gone);
+        // Memory for as many as there may be, from the first round on: no connection's end waits for it.
+        gone.reserve(budget);
         A::table_mut(self).advance(now.tick(), budget, |record, id| {
             if record.n_control() > 0 {
                 return Expiry::Again(DELAYED);

@@ -2,6 +2,7 @@
 //! and remedy; drivers complain loudly of things that nobody needs (net_tap of a missing queueing discipline).
 
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{PoisonError, RwLock};
 
 use log::{LevelFilter, Log, Metadata, Record};
 
@@ -10,38 +11,62 @@ const DPDK: &str = "dpdk";
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 
-struct Logger(env_logger::Logger);
+static LOGGER: RwLock<Option<env_logger::Logger>> = RwLock::new(None);
+
+struct Logger;
+
+impl Logger {
+    fn with(&self, act: impl FnOnce(&env_logger::Logger) -> bool) -> bool {
+        let logger = LOGGER.read().unwrap_or_else(PoisonError::into_inner);
+        logger.as_ref().is_some_and(act)
+    }
+}
 
 impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let held_back = metadata.target() == DPDK
             && !STARTED.load(Ordering::Relaxed)
             && log::max_level() < LevelFilter::Debug;
-        !held_back && self.0.enabled(metadata)
+        !held_back && self.with(|logger| logger.enabled(metadata))
     }
 
     fn log(&self, record: &Record<'_>) {
         if self.enabled(record.metadata()) {
-            self.0.log(record);
+            self.with(|logger| {
+                logger.log(record);
+                true
+            });
         }
     }
 
     fn flush(&self) {
-        self.0.flush();
+        self.with(|logger| {
+            logger.flush();
+            true
+        });
     }
 }
 
 /// Begins to log at that level, or as the environment variable RUST_LOG says.
 pub fn start(level: LevelFilter) {
+    set(level);
+    // It is the only logger there will be: this is called once, first of all.
+    let _ = log::set_boxed_logger(Box::new(Logger));
+}
+
+/// Logs at another level from here on. False where RUST_LOG has the word.
+pub fn set_level(level: LevelFilter) -> bool {
+    set(level);
+    std::env::var_os("RUST_LOG").is_none()
+}
+
+fn set(level: LevelFilter) {
     let logger = env_logger::Builder::new()
         .filter_level(level)
         .parse_default_env()
         .build();
-    let most = logger.filter();
-    // It is the only logger there will be: this is called once, first of all.
-    if log::set_boxed_logger(Box::new(Logger(logger))).is_ok() {
-        log::set_max_level(most);
-    }
+    log::set_max_level(logger.filter());
+    *LOGGER.write().unwrap_or_else(PoisonError::into_inner) = Some(logger);
 }
 
 /// The daemon has started: DPDK may speak.

@@ -2,6 +2,7 @@
 
 mod board;
 mod boot;
+mod clock;
 mod config;
 mod control;
 mod journal;
@@ -29,7 +30,13 @@ fn main() -> ExitCode {
     }
     logging::start(config.log_level);
     end_with_any_thread();
-    match boot::run(&config) {
+    let source = control::reload::Source {
+        path: options.config.clone(),
+        config: config.clone(),
+        started_with: config.clone(),
+        options,
+    };
+    match boot::run(&config, source) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("ripvsd: {error}");

@@ -9,6 +9,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use dpdk_sys::{rte_eth_conf, rte_eth_dev_info};
 
+use crate::absent;
 use crate::devargs::{self, BondMode};
 use crate::eal::Eal;
 use crate::error::{Errno, PortError};
@@ -114,6 +115,13 @@ impl Device {
         let mut plugged = false;
         let mut id = port_by_name(&c_name);
         if id.is_none() {
+            if let Some((cause, remedy)) = absent::find(args) {
+                return Err(PortError::NoDevice {
+                    device: args.to_owned(),
+                    cause,
+                    remedy,
+                });
+            }
             // SAFETY: a terminated string, which DPDK copies; an Eal exists in this process; the lock is held.
             let status = unsafe { dpdk_sys::rte_dev_probe(c_args.as_ptr()) };
             if status < 0 {
@@ -256,12 +264,28 @@ fn port_by_name(name: &CStr) -> Option<u16> {
 /// Puts a failed probe in the operator's words.
 fn no_device(args: &str, errno: Errno) -> PortError {
     let log = logs::complaints();
-    let cause = if log.is_empty() {
+    let mut cause = if log.is_empty() {
         errno.to_string()
     } else {
         format!("{errno} ({})", log.join("; "))
     };
+    if let Some(found) = devargs::pci_address(args).and_then(|address| absent::pci(&address)) {
+        cause = format!("{found} ({cause})");
+    }
     let driver = devargs::name(args).trim_end_matches(|c: char| c.is_ascii_digit());
+    if driver == "net_tap" {
+        if let Some(taken) = absent::taken(args) {
+            cause = format!("{taken} ({cause})");
+        }
+    }
+    // Two processes' groups are told apart by their numbers exclusive-or that of the interface.
+    if driver == "net_af_packet" && log.iter().any(|line| line.contains("PACKET_FANOUT")) {
+        return PortError::NoDevice {
+            device: args.to_owned(),
+            cause,
+            remedy: "another process's af_packet port in this network namespace has the same group by chance; start ripvsd again",
+        };
+    }
     let remedy = match driver {
         _ if devargs::is_pci(args) => {
             "check the address (`lspci`), bind the device to vfio-pci (`dpdk-devbind.py -b vfio-pci ADDRESS`; Mellanox \

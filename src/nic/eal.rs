@@ -11,7 +11,8 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::error::{EalError, Errno};
-use crate::{logs, mempool, thread};
+use crate::quiet::Quiet;
+use crate::{interrupts, logs, mempool, thread};
 
 static STARTED: AtomicBool = AtomicBool::new(false);
 static INITIALISED: AtomicBool = AtomicBool::new(false);
@@ -124,11 +125,16 @@ impl Eal {
         let count = pointers.len() as i32; // A command line has fewer than 2^31 arguments.
         pointers.push(std::ptr::null_mut());
         let pointers: &'static mut [*mut c_char] = pointers.leak();
+        let asks_for_usage = args
+            .iter()
+            .any(|arg| matches!(*arg, "-h" | "--help" | "-v"));
+        let quiet = if asks_for_usage { None } else { Quiet::begin() };
         // SAFETY: argc and argv describe a null-terminated array of strings, writable and never freed; STARTED makes this
         // the only call.
         let status = unsafe { dpdk_sys::rte_eal_init(count, pointers.as_mut_ptr()) };
         // SAFETY: reads a thread-local integer.
         let errno = unsafe { dpdk_sys::shim_errno() };
+        drop(quiet);
         if let Some(affinity) = affinity {
             affinity.restore();
         }
@@ -170,7 +176,8 @@ impl Eal {
         unsafe { dpdk_sys::rte_eal_has_hugepages() != 0 }
     }
 
-    /// Ends DPDK and frees its memory. To be called at the end of the process, after all queues, ports, pools, mbufs and
+    /// Ends DPDK and frees its memory, which a driver that left something to DPDK's interrupt thread (net_memif) keeps until
+    /// the process ends. To be called at the end of the process, after all queues, ports, pools, mbufs and
     /// registered threads are gone. Leaves nothing behind where the arguments have `--no-shconf`; else DPDK's files stay in
     /// its run-time directory (`/run/dpdk/PREFIX`), as after a process that exits without this, and the next start cleans
     /// them.
@@ -202,9 +209,11 @@ impl Eal {
         // SAFETY: EAL is initialised; the result is a static, terminated string.
         let directory = unsafe { CStr::from_ptr(dpdk_sys::rte_eal_get_runtime_dir()) };
         let directory = std::path::PathBuf::from(directory.to_string_lossy().into_owned());
-        // SAFETY: no device, queue, pool handle or registered thread is alive, none can be made any more, and every mbuf is in
-        // its pool: nobody has a pointer into DPDK's memory.
-        unsafe { dpdk_sys::rte_eal_cleanup() };
+        if !interrupts::left_behind() {
+            // SAFETY: no device, queue, pool handle or registered thread is alive, none can be made any more, every mbuf is in
+            // its pool, and no driver left anything to the interrupt thread: nobody has a pointer into DPDK's memory.
+            unsafe { dpdk_sys::rte_eal_cleanup() };
+        }
         // DPDK would remove its telemetry socket at exit; the directory goes only where nothing else is in it.
         let _ = std::fs::remove_file(directory.join("dpdk_telemetry.v2"));
         let _ = std::fs::remove_dir(directory);
@@ -240,8 +249,13 @@ fn diagnose(errno: i32, args: &[&str], log: &[String]) -> EalError {
     let denied = has(&["Permission denied", "not permitted"]);
     // DPDK returns EACCES for missing huge pages too.
     if !no_huge && !denied && has(&["hugepage", "huge page", "hugetlbfs", "HUGE"]) {
+        let asked = args.iter().position(|arg| *arg == "-m");
+        let asked = asked.and_then(|at| args.get(at + 1));
+        let asked = asked.map_or_else(String::new, |size| {
+            format!(", while `-m` asks for {size} MiB")
+        });
         return EalError::Hugepages {
-            cause: hugepages_now().unwrap_or(said),
+            cause: hugepages_now().unwrap_or(said) + &asked,
         };
     }
     if denied || errno == libc::EACCES || errno == libc::EPERM {
@@ -343,6 +357,10 @@ mod tests {
             diagnose(libc::EACCES, &[], &log),
             EalError::Hugepages { .. }
         ));
+        let EalError::Hugepages { cause } = diagnose(libc::EACCES, &["-m", "60000"], &log) else {
+            unreachable!("as above");
+        };
+        assert!(cause.contains("60000 MiB"), "{cause}");
         // The same words with --no-huge can't be about huge pages.
         assert!(!matches!(
             diagnose(libc::ENOENT, &["--no-huge"], &log),

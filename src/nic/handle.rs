@@ -10,6 +10,7 @@ use dpdk_sys::{rte_eth_conf, rte_eth_dev_info};
 use crate::device::{attached, Device};
 use crate::eal::Live;
 use crate::error::{Errno, PortError};
+use crate::interrupts;
 use crate::logs;
 use crate::mempool::Mempool;
 use crate::plan::{PortConfig, PortPlan};
@@ -85,6 +86,9 @@ impl Handle {
             handle.driver = unsafe { CStr::from_ptr(info.driver_name) }
                 .to_string_lossy()
                 .into_owned();
+        }
+        if Quirks::of_driver(&handle.driver).leaves_interrupts {
+            interrupts::leave_behind();
         }
         Ok(handle)
     }
@@ -279,6 +283,10 @@ impl Drop for Handle {
         unsafe {
             // Fails where it was never started, which is fine.
             dpdk_sys::rte_eth_dev_stop(self.id);
+            if Quirks::of_driver(&self.driver).leaves_interrupts {
+                // What the other end said may be being dealt with right now.
+                interrupts::settle();
+            }
             let removed = self.plugged
                 && !self.device.is_null()
                 && dpdk_sys::rte_dev_remove(self.device) == 0;

@@ -33,17 +33,20 @@
 //! What makes it sound is said at the head of each module. Tried with net_tap, net_af_packet, net_af_xdp, net_memif,
 //! net_pcap, net_null, net_ring and net_bonding; physical NICs use the same calls and are untried (`docs/nic.md`).
 
+mod absent;
 pub mod devargs;
 mod device;
 mod eal;
 mod error;
 mod handle;
+mod interrupts;
 mod logs;
 mod mbuf;
 mod mempool;
 mod plan;
 mod port;
 mod queue;
+mod quiet;
 mod quirks;
 mod rss;
 mod segment;

@@ -24,6 +24,9 @@ pub(crate) struct Quirks {
     pub(crate) no_rss: bool,
     /// Passes one vector of all descriptors to the kernel with each packet: only as many as a frame needs.
     pub(crate) few_descriptors: bool,
+    /// Talks to its other end on DPDK's interrupt thread, and leaves a source with it when it is closed (the listening
+    /// socket's, which lies in DPDK's memory).
+    pub(crate) leaves_interrupts: bool,
     /// Has rings of this length, whatever is asked for.
     pub(crate) fixed_descriptors: Option<u16>,
 }
@@ -52,6 +55,7 @@ impl Quirks {
                 ..none
             },
             "net_memif" => Self {
+                leaves_interrupts: true,
                 scatters_anyway: true,
                 longer_than_said: true,
                 ..none
@@ -91,6 +95,7 @@ impl Quirks {
                 stalls_at_long_frames: a.stalls_at_long_frames || b.stalls_at_long_frames,
                 no_rss: a.no_rss || b.no_rss,
                 few_descriptors: a.few_descriptors || b.few_descriptors,
+                leaves_interrupts: a.leaves_interrupts || b.leaves_interrupts,
                 fixed_descriptors: a.fixed_descriptors.or(b.fixed_descriptors),
             })
     }

@@ -107,9 +107,11 @@ class Bench(ripvsd.Ripvsd):
         self.port(name)
         return self.end_of(name, port or name, "net_tap%d,iface=%s" % (self.number(), name))
 
-    def veth(self, name, device, mtu=1500, more=""):
-        """The end is a veth interface; its peer is what the device (af_packet, af_xdp) takes."""
-        ip("link add %s mtu %d type veth peer name %s.d mtu %d" % (name, mtu, name, mtu))
+    def veth(self, name, device, mtu=1500, more="", index=None):
+        """The end is a veth interface; its peer is what the device (af_packet, af_xdp) takes. index: a number for the peer,
+        where another process has af_packet ports here: the driver makes its groups' names of process and interface."""
+        number = "" if index is None else "index %d" % index
+        ip("link add %s.d %s mtu %d type veth peer name %s mtu %d" % (name, number, mtu, name, mtu))
         for interface in name, name + ".d":
             ip("link set %s up" % interface)
         end = socket.socket(socket.AF_PACKET, socket.SOCK_RAW, 0)

@@ -101,19 +101,44 @@ def check_vlan(workers):
 
 
 def check_bond(workers):
-    """A bond of two taps, active-backup, carries NAT both ways by its first member."""
+    """A bond of two taps, active-backup, carries NAT both ways by its first member, and has a companion."""
     bench = Bench(workers)
     members = [port(name, bench.tap(name, "bond0")) for name in ("tapa", "tapb")]
     bench.start(*members, port("eth1", bench.tap("eth1"), mac=MAC1, addresses=BACK),
                 toml("[[bond]]", name="bond0", members=["tapa", "tapb"], mode="active-backup",
-                     mac=MAC0, addresses=FRONT),
+                     mac=MAC0, addresses=FRONT, companion="host0"),
                 *network("bond0"))
     nat(bench)
     bench.linked("bond0")
     bench.drain()
     for cport in 1000, 1001:
         back_and_forth(bench, "tapa", cport=cport)
+    ip("address add %s dev host0" % FRONT[0])
+    ip("link set host0 up")
+    host_answers(bench, "tapa", FRONT[0].split("/")[0], CLIENT)
     bench.finish()
+
+
+def host_answers(bench, end, own, me):
+    """The kernel behind the companion takes a TCP connection at the port's own address, from a client on the end. Returns
+    its sockets: closing them makes packets."""
+    door = socket.create_server((own, 80))
+    door.settimeout(ripvsd.PATIENCE)
+    segment = "tcp %s:5000 > %s:80 " % (me, own)
+    bench.send(end, frame(CLIENT_MAC, MAC0, segment + "S seq 1000"))
+    # The kernel asks for the client itself, by way of ripvsd, and takes the answer.
+    bench.wait_for(end, "arp who-has %s tell %s at %s" % (me, own, MAC0))
+    bench.send(end, arp("is-at", CLIENT_MAC, me, own, MAC0))
+    answer = bench.wait_for(end, "tcp %s:80 > %s:5000 SA" % (own, me)).split()
+    sequence = int(answer[answer.index("seq") + 1]) + 1
+    bench.send(end, frame(CLIENT_MAC, MAC0, segment + "PA seq 1001 ack %d data \"GET /\"" % sequence))
+    held, (peer, _) = door.accept()
+    held.settimeout(ripvsd.PATIENCE)
+    if (peer, held.recv(100)) != (me, b"GET /"):
+        raise Stuck("what the host was sent did not arrive")
+    held.send(b"hello")
+    bench.wait_for(end, "tcp %s:80 > %s:5000 PA seq %d ack 1006" % (own, me, sequence))
+    return door, held
 
 
 def check_companion(workers):
@@ -131,22 +156,7 @@ def check_companion(workers):
         MAC0, CLIENT_MAC, own, me))
     back_and_forth(bench)
 
-    door = socket.create_server((own, 80))
-    door.settimeout(ripvsd.PATIENCE)
-    segment = "tcp %s:5000 > %s:80 " % (me, own)
-    bench.send("eth0", frame(CLIENT_MAC, MAC0, segment + "S seq 1000"))
-    # The kernel asks for the client itself, by way of ripvsd, and takes the answer.
-    bench.wait_for("eth0", "arp who-has %s tell %s at %s" % (me, own, MAC0))
-    bench.send("eth0", arp("is-at", CLIENT_MAC, me, own, MAC0))
-    answer = bench.wait_for("eth0", "tcp %s:80 > %s:5000 SA" % (own, me)).split()
-    sequence = int(answer[answer.index("seq") + 1]) + 1
-    bench.send("eth0", frame(CLIENT_MAC, MAC0, segment + "PA seq 1001 ack %d data \"GET /\"" % sequence))
-    held, (peer, _) = door.accept()
-    held.settimeout(ripvsd.PATIENCE)
-    if (peer, held.recv(100)) != (me, b"GET /"):
-        raise Stuck("what the host was sent did not arrive")
-    held.send(b"hello")
-    bench.wait_for("eth0", "tcp %s:80 > %s:5000 PA seq %d ack 1006" % (own, me, sequence))
+    _open = host_answers(bench, "eth0", own, me)
     back_and_forth(bench, cport=1001)
     bench.finish()
 
@@ -233,7 +243,8 @@ def check_memif(workers):
                 toml("[loopback]", addresses=[VIP + "/32"]),
                 toml("[[route]]", prefix="10.0.0.0/24", via="10.7.0.2"),
                 toml("[[neighbour]]", interface="eth0", address=CLIENT, mac=CLIENT_MAC))
-    second.start(port("eth1", second.veth("eth1", "net_af_packet", 9000), mac=MAC1, mtu=9000,
+    far = second.veth("eth1", "net_af_packet", 9000, index=1 << 14)
+    second.start(port("eth1", far, mac=MAC1, mtu=9000,
                       addresses=BACK),
                  port("m1", second.memif("client", path), mtu=9000,
                       addresses=["10.7.0.2/24"]),

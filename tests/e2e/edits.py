@@ -1,13 +1,21 @@
 """Runs in the client's namespace, for edits.sh: holds connections while services change.
 
-usage: edits.py RIPVSADM
+usage: edits.py RIPVSADM FORWARDING FAMILY
+FORWARDING is -m, -g or -i, FAMILY 4 or 6.
 """
 import http.client
 import subprocess
 import sys
 
-SERVICE, ADDRESS = "192.0.2.100:80", "192.0.2.100"
-SERVERS = {"web1": "10.0.0.11:8080", "web2": "10.0.0.12:8080", "web3": "10.0.0.13:8080"}
+METHOD, FAMILY = sys.argv[2:4]
+ADDRESS, HOSTS, OTHER = {
+    "4": ("192.0.2.100", "10.0.0.1%d", "192.0.2.101:80"),
+    "6": ("2001:db8:2::100", "[2001:db8:10::1%d]", "[2001:db8:2::101]:80"),
+}[FAMILY]
+SERVICE = "[%s]:80" % ADDRESS if FAMILY == "6" else "%s:80" % ADDRESS
+# only NAT can have another port
+SERVERS = {"web%d" % number: "%s:%d" % (HOSTS % number, 8080 if METHOD == "-m" else 80)
+           for number in (1, 2, 3)}
 PATIENCE = 60          # seconds for an answer that has to come
 SILENCE = 1.5          # seconds for one that must not
 
@@ -95,7 +103,7 @@ def all_answer(held, why):
 def main():
     adm("-A -t %s -s rr" % SERVICE)
     for server in SERVERS.values():
-        adm("-a -t %s -r %s -m" % (SERVICE, server))
+        adm("-a -t %s -r %s %s" % (SERVICE, server, METHOD))
     held = held_for_each()
     all_answer(held, "connections answer")
 
@@ -104,19 +112,19 @@ def main():
     adm("-E -t %s -s rr -p 100" % SERVICE)
     all_answer(held, "persistence comes")
     adm("-E -t %s -s rr" % SERVICE)
-    adm("-e -t %s -r %s -m -w 7 -x 100000 -y 5" % (SERVICE, SERVERS["web1"]))
+    adm("-e -t %s -r %s %s -w 7 -x 100000 -y 5" % (SERVICE, SERVERS["web1"], METHOD))
     all_answer(held, "a server's weight and thresholds")
-    adm("-A -t 192.0.2.101:80 -s rr")
-    adm("-a -t 192.0.2.101:80 -r 10.0.0.11:80 -m")
-    adm("-D -t 192.0.2.101:80")
+    adm("-A -t %s -s rr" % OTHER)
+    adm("-a -t %s -r %s:80 -m" % (OTHER, HOSTS % 1))
+    adm("-D -t %s" % OTHER)
     all_answer(held, "another service comes and goes")
 
-    adm("-e -t %s -r %s -m -w 0" % (SERVICE, SERVERS["web2"]))
+    adm("-e -t %s -r %s %s -w 0" % (SERVICE, SERVERS["web2"], METHOD))
     found = spread(30)
     assert "web2" not in found, "a server of weight 0 got a new connection: %s" % found
     assert {"web1", "web3"} <= set(found), "weight 0 of one server: %s" % found
     all_answer(held, "weight 0 drains: no new connections, known ones go on")
-    adm("-e -t %s -r %s -m -w 1" % (SERVICE, SERVERS["web2"]))
+    adm("-e -t %s -r %s %s -w 1" % (SERVICE, SERVERS["web2"], METHOD))
 
     # removed: the client's packets are dropped without a word, new connections go elsewhere
     adm("-d -t %s -r %s" % (SERVICE, SERVERS["web3"]))
@@ -126,18 +134,20 @@ def main():
         assert held[server].ask() == server, "removing web3 broke %s" % server
     print("ok a server removed: silence for its connections, the others go on")
     # added again: its connections are its own again (the client has sent once more by then)
-    adm("-a -t %s -r %s -m" % (SERVICE, SERVERS["web3"]))
+    adm("-a -t %s -r %s %s" % (SERVICE, SERVERS["web3"], METHOD))
     assert held["web3"].pending() == "web3", "a server added again lost its connection"
     all_answer(held, "a server added again has its connections back")
 
     # with expire_nodest_conn they end, at the latest with their next packet
-    client = "%s:%d" % held["web3"].http.sock.getsockname()
+    host, port = held["web3"].http.sock.getsockname()[:2]
+    client = "[%s]:%d" % (host, port) if FAMILY == "6" else "%s:%d" % (host, port)
     assert client in adm("-Lnc"), "no entry for %s" % client
     adm("sysctl set net.ipv4.vs.expire_nodest_conn 1")
     adm("-d -t %s -r %s" % (SERVICE, SERVERS["web3"]))
     held.pop("web3").ask_until(lambda: client not in adm("-Lnc"))
     all_answer(held, "expire_nodest_conn ends what has no server")
 
+    adm("sysctl set net.ipv4.vs.expire_nodest_conn 0")
     adm("-C")
     assert "TCP" not in adm("-Ln"), "-C left a service"
     print("ok all services cleared")

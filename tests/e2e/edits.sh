@@ -5,4 +5,8 @@ set -euo pipefail
 . "$(dirname "${BASH_SOURCE[0]}")/../../scripts/lib/lab.sh"
 lab_down_at_exit
 lab_up "$1" "$2"
-on client python3 "$(dirname "${BASH_SOURCE[0]}")/edits.py" "$RIPVS_BIN/ripvsadm" || lab_fail "edits"
+for kind in "-m 4" "-m 6" "-g 4" "-i 6"; do
+    echo "--- $kind"
+    # shellcheck disable=SC2086
+    on client python3 "$(dirname "${BASH_SOURCE[0]}")/edits.py" "$RIPVS_BIN/ripvsadm" $kind || lab_fail "edits, $kind"
+done

@@ -136,6 +136,7 @@ fn wrong_command_lines_say_what_is_wrong() {
         ),
         ("settle eth0", "is not NAME=FRAMES"),
         ("settle --timeout x", "`x` is no number of seconds"),
+        ("advance x", "`x` is no number of seconds"),
         ("port foo", "unrecognized subcommand"),
     ] {
         let found = plain(&fake, &format!("ripvsadm {line}"));

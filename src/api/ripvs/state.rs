@@ -241,3 +241,11 @@ record! {
         2 ports: Vec<SettledPort>,
     }
 }
+
+record! {
+    /// By how much a held clock is to be moved.
+    pub struct Advance {
+        /// Milliseconds.
+        1 by_ms: u64,
+    }
+}

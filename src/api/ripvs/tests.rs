@@ -112,6 +112,7 @@ fn requests() -> Vec<Request> {
             cursor: 1 << 50,
             limit: 1000,
         }),
+        Request::Advance(Advance { by_ms: 2500 }),
         Request::Settle(Settle {
             ports: vec![SettlePort {
                 name: "eth0".into(),

@@ -239,7 +239,7 @@ fn attach_bond(
             mac: bond.mac.map(|mac| mac.0),
             ..PortConfig::default()
         },
-        companion: None,
+        companion: bond.companion.as_ref().map(|at| at.value.0.clone()),
         has_interface: true,
     })
 }

@@ -23,10 +23,12 @@ use ripvs_core::{WorkerConfig, WorkerId};
 use ripvs_nic::Eal;
 
 use crate::board::{Boards, PortCount};
+use crate::clock::Clock;
 use crate::config::{Config, Owner, Scheduling};
 use crate::control::fleet::Fleet;
 use crate::control::master::Master;
 use crate::control::network::Network;
+use crate::control::reload::Source;
 use crate::control::settings::Settings;
 use crate::control::socket::ControlSocket;
 use crate::control::{Control, Parts};
@@ -38,7 +40,7 @@ use devices::Ports;
 ///
 /// # Errors
 /// Why it could not start, with what would help; or why its end was not clean.
-pub fn run(config: &Config) -> Result<(), String> {
+pub fn run(config: &Config, source: Source) -> Result<(), String> {
     let started = Instant::now();
     let signals = signals()?;
     let socket = ControlSocket::open(
@@ -63,7 +65,11 @@ pub fn run(config: &Config) -> Result<(), String> {
     for note in &ports.notes {
         log::warn!("{note}");
     }
+    if let Some(warning) = crate::config::without_ports(config) {
+        log::warn!("{warning}");
+    }
     let (mut control, threads) = assemble(config, &cores, ports, &eal, started)?;
+    control.configured_by(source);
     log::info!(
         "ripvsd {} ready after {} ms: {} workers, {} ports, socket {}",
         env!("CARGO_PKG_VERSION"),
@@ -130,12 +136,14 @@ fn assemble(
     for (worker, io) in ios.iter_mut().enumerate() {
         io.peers = peers(worker, &rings, &fleet);
     }
+    let clock = Clock::new(config.clock);
     let seed = RandomState::new().build_hasher().finish();
     let mut threads = Vec::new();
     for (worker, (io, rx)) in ios.into_iter().zip(rx).enumerate() {
         let setup = Setup {
             config: worker_config(config, worker, workers, seed),
             core: cores[worker],
+            clock: clock.clone(),
             idle: config.idle,
             rx,
             io,
@@ -159,6 +167,7 @@ fn assemble(
             .collect(),
         port_count: port_count as u16,
         dpdk: Some(eal.version()),
+        clock,
         started,
     });
     if let Some(dir) = &config.state_dir {

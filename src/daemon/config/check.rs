@@ -106,11 +106,9 @@ fn ports(config: &Config) -> Result<(), Wrong> {
         }
     }
     let mut companions: Vec<&InterfaceName> = Vec::new();
-    for companion in config
-        .ports
-        .iter()
-        .filter_map(|port| port.companion.as_ref())
-    {
+    let of_ports = config.ports.iter().map(|port| &port.companion);
+    let of_bonds = config.bonds.iter().map(|bond| &bond.companion);
+    for companion in of_ports.chain(of_bonds).flatten() {
         if companions.contains(&&companion.value) {
             return Err(Wrong::at(
                 companion,
@@ -172,7 +170,7 @@ fn stacked(config: &Config, names: &Names<'_>) -> Result<(), Wrong> {
             }
             if port.companion.is_some() {
                 return wrong(format!(
-                    "`{member}` has a companion, which a bond's member cannot have"
+                    "`{member}` has a companion; it belongs to the bond"
                 ));
             }
             if let Some(other) = members.insert(member, &bond.name.value) {

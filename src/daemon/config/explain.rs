@@ -2,7 +2,9 @@
 
 use std::fmt::Write;
 
-use super::values::{Cidr, Device};
+use crate::clock::Mode;
+
+use super::values::{Cidr, Device, InterfaceName, Mac};
 use super::{At, Config, Idle, Owner, Port, Scheduling, Workers};
 
 /// The effective configuration, a sentence for each thing.
@@ -32,6 +34,9 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         Idle::Poll => "goes on polling",
     };
     writeln!(out, "A worker without packets {idle}.")?;
+    if config.clock == Mode::Held {
+        writeln!(out, "Time stands still but for `ripvsadm advance`.")?;
+    }
     let owner = match config.owner {
         Owner::AddressPort => "address and port",
         Owner::Address => "address alone",
@@ -95,6 +100,9 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         )?;
     }
     interfaces(out, config)?;
+    if let Some(warning) = without_ports(config) {
+        writeln!(out, "Warning: {warning}.")?;
+    }
     network(out, config)?;
     for (name, value) in &config.sysctls {
         writeln!(out, "net.ipv4.vs.{name} is {value}.")?;
@@ -105,6 +113,14 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+/// What to say where no packet can come in.
+pub fn without_ports(config: &Config) -> Option<&'static str> {
+    config.ports.is_empty().then_some(
+        "no port is configured, so no packet comes in; a [[port]] with `name`, `device` and `addresses` makes one, or \
+         --port NAME=DEVICE with --address NAME=ADDRESS/LENGTH",
+    )
 }
 
 fn list(addresses: &[At<Cidr>]) -> String {
@@ -120,25 +136,27 @@ fn interfaces(out: &mut String, config: &Config) -> std::fmt::Result {
         self::port(out, port)?;
     }
     for vlan in &config.vlans {
-        writeln!(
+        write!(
             out,
-            "Interface {}: VLAN {} on {}; {}.",
-            vlan.name.value,
-            vlan.id.value,
-            vlan.on.value,
-            list(&vlan.addresses)
+            "Interface {}: VLAN {} on {}",
+            vlan.name.value, vlan.id.value, vlan.on.value
         )?;
+        mtu(out, &vlan.mtu)?;
+        writeln!(out, "; {}.", list(&vlan.addresses))?;
     }
     for bond in &config.bonds {
         let members: Vec<&str> = bond.members.value.iter().map(|m| m.0.as_str()).collect();
-        writeln!(
+        write!(
             out,
-            "Interface {}: bond of {} ({}); {}.",
+            "Interface {}: bond of {} ({})",
             bond.name.value,
             members.join(", "),
-            bond.mode.name(),
-            list(&bond.addresses)
+            bond.mode.name()
         )?;
+        mac(out, bond.mac)?;
+        mtu(out, &bond.mtu)?;
+        write!(out, "; {}", list(&bond.addresses))?;
+        companion(out, &bond.companion)?;
     }
     if !config.loopback.is_empty() {
         writeln!(out, "Interface lo: {}.", list(&config.loopback))?;
@@ -156,12 +174,8 @@ fn port(out: &mut String, port: &Port) -> std::fmt::Result {
         "Interface {}: {kind} {}",
         port.name.value, port.device.value
     )?;
-    if let Some(mac) = port.mac {
-        write!(out, ", MAC {mac}")?;
-    }
-    if let Some(mtu) = &port.mtu {
-        write!(out, ", MTU {}", mtu.value)?;
-    }
+    mac(out, port.mac)?;
+    mtu(out, &port.mtu)?;
     let numbers = [
         (&port.rx_queues, "RX queues"),
         (&port.tx_queues, "TX queues"),
@@ -177,7 +191,21 @@ fn port(out: &mut String, port: &Port) -> std::fmt::Result {
         write!(out, ", promiscuous")?;
     }
     write!(out, "; {}", list(&port.addresses))?;
-    if let Some(companion) = &port.companion {
+    companion(out, &port.companion)
+}
+
+fn mac(out: &mut String, mac: Option<Mac>) -> std::fmt::Result {
+    mac.map_or(Ok(()), |mac| write!(out, ", MAC {mac}"))
+}
+
+fn mtu(out: &mut String, mtu: &Option<At<u16>>) -> std::fmt::Result {
+    mtu.as_ref()
+        .map_or(Ok(()), |mtu| write!(out, ", MTU {}", mtu.value))
+}
+
+/// The end of an interface's sentence.
+fn companion(out: &mut String, companion: &Option<At<InterfaceName>>) -> std::fmt::Result {
+    if let Some(companion) = companion {
         write!(
             out,
             "; what is the host's own goes to its interface {}",

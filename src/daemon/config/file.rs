@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 use toml::Spanned;
 
+use super::mistake;
 use super::values::{
     BondMode, Cidr, Device, FileMode, InterfaceName, Mac, PortRange, Prefix, Protocol,
 };
@@ -26,12 +27,13 @@ pub struct File {
     pub state_dir: Option<PathBuf>,
     pub log_level: Option<Spanned<String>>,
     pub idle: Option<Idle>,
+    pub clock: Option<crate::clock::Mode>,
     pub owner: Option<Owner>,
     pub scheduling: Option<Scheduling>,
     pub mh_table_bits: Option<Spanned<u8>>,
     pub icmp_ratelimit: Option<u32>,
     pub mbufs: Option<u32>,
-    pub mbuf_size: Option<u16>,
+    pub mbuf_size: Option<Spanned<u16>>,
     #[serde(default)]
     pub ftp_ports: Vec<Spanned<u16>>,
     #[serde(default)]
@@ -102,6 +104,7 @@ pub struct Bond {
     pub mtu: Option<Spanned<u16>>,
     #[serde(default)]
     pub addresses: Vec<Spanned<Cidr>>,
+    pub companion: Option<Spanned<InterfaceName>>,
 }
 
 #[derive(Debug, Default, Deserialize)]
@@ -168,22 +171,9 @@ pub struct Mistake {
 /// The first thing that is no TOML, unknown, of the wrong type or out of range.
 pub fn parse(text: &str) -> Result<File, Mistake> {
     toml::from_str(text).map_err(|error| Mistake {
-        message: with_suggestion(error.message().trim_end()),
+        message: mistake::explain(error.message(), text, error.span().map(|span| span.start)),
         span: error.span(),
     })
-}
-
-/// Adds the likeliest known name to a message about an unknown one.
-fn with_suggestion(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let is_unknown = message.starts_with("unknown field") || message.starts_with("unknown variant");
-    let (true, Some(unknown)) = (is_unknown, quoted.next()) else {
-        return message.to_string();
-    };
-    match nearest(unknown, quoted) {
-        Some(known) => format!("{message}; did you mean `{known}`?"),
-        None => message.to_string(),
-    }
 }
 
 /// The candidate that is most like `word`, if any is like it at all.

@@ -4,6 +4,7 @@
 mod check;
 mod explain;
 pub mod file;
+mod mistake;
 pub mod options;
 pub mod values;
 
@@ -14,7 +15,7 @@ use std::path::{Path, PathBuf};
 use log::LevelFilter;
 use serde::Deserialize;
 
-pub use explain::explain;
+pub use explain::{explain, without_ports};
 use values::{BondMode, Cidr, Device, FileMode, InterfaceName, Mac, PortRange, Prefix, Protocol};
 
 /// Whether a worker without packets gives its core away.
@@ -135,6 +136,8 @@ pub struct Bond {
     pub mac: Option<Mac>,
     pub mtu: Option<At<u16>>,
     pub addresses: Vec<At<Cidr>>,
+    /// Name of the kernel's interface that gets what is the host's own.
+    pub companion: Option<At<InterfaceName>>,
 }
 
 /// A route.
@@ -183,6 +186,7 @@ pub struct Config {
     pub state_dir: Option<PathBuf>,
     pub log_level: LevelFilter,
     pub idle: Idle,
+    pub clock: crate::clock::Mode,
     pub owner: Owner,
     pub scheduling: Scheduling,
     pub mh_table_bits: u8,
@@ -241,11 +245,33 @@ impl std::error::Error for ConfigError {}
 pub fn load(path: Option<&Path>, options: &options::Options) -> Result<Config, ConfigError> {
     let text = match path {
         None => String::new(),
-        Some(path) => std::fs::read_to_string(path)
-            .map_err(|error| ConfigError(format!("cannot read {}: {error}", path.display())))?,
+        Some(path) => read(path)?,
     };
     let name = path.map_or_else(String::new, |path| path.display().to_string());
     from_text(&name, &text, options)
+}
+
+fn read(path: &Path) -> Result<String, ConfigError> {
+    let name = path.display();
+    let bytes = std::fs::read(path).map_err(|error| {
+        let remedy = match error.kind() {
+            std::io::ErrorKind::NotFound => {
+                "; write one, after docs/ripvsd.example.toml, or name another by --config"
+            }
+            std::io::ErrorKind::PermissionDenied => {
+                "; run ripvsd as a user who may read it, as root for instance"
+            }
+            _ => "",
+        };
+        ConfigError(format!("cannot read {name}: {error}{remedy}"))
+    })?;
+    String::from_utf8(bytes).map_err(|error| {
+        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        ConfigError(format!(
+            "{name}:{line}: this is not UTF-8, as TOML has to be; save the file in that encoding"
+        ))
+    })
 }
 
 /// The same for a text that has been read already; `name` stands for it in messages.

@@ -27,7 +27,7 @@ pub struct Options {
     pub check: Option<PathBuf>,
 
     /// Number of workers
-    #[arg(long, value_name = "N", conflicts_with = "cores")]
+    #[arg(long, value_name = "N", conflicts_with = "cores", value_parser = number::<u16>)]
     pub workers: Option<u16>,
 
     /// Cores of the workers, for example 1,2 or 4-7
@@ -35,7 +35,7 @@ pub struct Options {
     pub cores: Option<CoreList>,
 
     /// Most connections the box keeps
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::<u32>)]
     pub connections: Option<u32>,
 
     /// Path of the control socket
@@ -55,7 +55,7 @@ pub struct Options {
     pub state_dir: Option<PathBuf>,
 
     /// error, warn, info, debug, trace or off
-    #[arg(long, value_name = "LEVEL")]
+    #[arg(long, value_name = "LEVEL", value_parser = level)]
     pub log_level: Option<LevelFilter>,
 
     /// What a worker without packets does
@@ -97,6 +97,24 @@ pub struct Options {
     /// Arguments for DPDK's EAL
     #[arg(last = true, value_name = "EAL ARGUMENT")]
     pub eal_args: Vec<String>,
+}
+
+fn number<T: TryFrom<u64>>(text: &str) -> Result<T, String> {
+    let number: Option<u64> = text.parse().ok();
+    number
+        .and_then(|number| number.try_into().ok())
+        .ok_or_else(|| {
+            format!(
+                "a whole number of at most {} is wanted",
+                u64::MAX >> (64 - 8 * size_of::<T>())
+            )
+        })
+}
+
+fn level(text: &str) -> Result<LevelFilter, String> {
+    text.parse().map_err(|_| {
+        format!("`{text}` is no log level; there are off, error, warn, info, debug and trace")
+    })
 }
 
 /// A list of cores such as `1,2` or `4-7`.
@@ -236,6 +254,7 @@ pub fn assemble(file: File, options: &Options) -> Result<Config, Wrong> {
     let connections = connections(&file, options)?;
     let log_level = log_level(&file, options)?;
     let mh_table_bits = mh_table_bits(&file)?;
+    let mbuf_size = mbuf_size(&file)?;
     let ftp_ports = file
         .ftp_ports
         .into_iter()
@@ -262,12 +281,13 @@ pub fn assemble(file: File, options: &Options) -> Result<Config, Wrong> {
         state_dir: options.state_dir.clone().or(file.state_dir),
         log_level,
         idle: options.idle.or(file.idle).unwrap_or_default(),
+        clock: file.clock.unwrap_or_default(),
         owner: options.owner.or(file.owner).unwrap_or_default(),
         scheduling: options.scheduling.or(file.scheduling).unwrap_or_default(),
         mh_table_bits,
         icmp_ratelimit: file.icmp_ratelimit.unwrap_or(ICMP_RATELIMIT),
         mbufs: file.mbufs.unwrap_or(0),
-        mbuf_size: file.mbuf_size.unwrap_or(MBUF_SIZE).max(MBUF_SIZE_MIN),
+        mbuf_size,
         ftp_ports,
         eal_args: file
             .eal
@@ -355,11 +375,8 @@ fn log_level(file: &File, options: &Options) -> Result<LevelFilter, Wrong> {
     match (options.log_level, &file.log_level) {
         (Some(level), _) => Ok(level),
         (None, None) => Ok(LevelFilter::Info),
-        (None, Some(text)) => text.get_ref().parse().map_err(|_| Wrong {
-            message: format!(
-                "`{}` is no log level; there are off, error, warn, info, debug and trace",
-                text.get_ref()
-            ),
+        (None, Some(text)) => level(text.get_ref()).map_err(|message| Wrong {
+            message,
             origin: Origin::File(text.span()),
         }),
     }
@@ -375,6 +392,22 @@ fn mh_table_bits(file: &File) -> Result<u8, Wrong> {
     } else {
         let message = format!("{} bits; 8 to 17 would do", bits.get_ref());
         Err(Wrong::at(&At::file(bits), message))
+    }
+}
+
+fn mbuf_size(file: &File) -> Result<u16, Wrong> {
+    let Some(size) = file.mbuf_size.clone() else {
+        return Ok(MBUF_SIZE);
+    };
+    if *size.get_ref() >= MBUF_SIZE_MIN {
+        Ok(size.into_inner())
+    } else {
+        let message = format!(
+            "buffers of {} bytes; {MBUF_SIZE_MIN} to {} would do",
+            size.get_ref(),
+            u16::MAX
+        );
+        Err(Wrong::at(&At::file(size), message))
     }
 }
 
@@ -512,6 +545,7 @@ fn bond(bond: file::Bond) -> Bond {
         mac: bond.mac,
         mtu: bond.mtu.map(At::file),
         addresses: bond.addresses.into_iter().map(At::file).collect(),
+        companion: bond.companion.map(At::file),
     }
 }
 

@@ -67,6 +67,17 @@ impl FromStr for Cidr {
     type Err = String;
     fn from_str(text: &str) -> Result<Self, String> {
         let (address, length) = address_and_length(text)?;
+        if !text.contains('/') {
+            let (usual, most) = if address.is_ipv4() {
+                (24, 32)
+            } else {
+                (64, 128)
+            };
+            return Err(format!(
+                "`{text}` lacks the length of its network's prefix: {text}/{usual} where that is the network, \
+                 {text}/{most} for the address alone"
+            ));
+        }
         if address.is_multicast() || address.is_unspecified() {
             return Err(format!("{address} cannot be an interface's address"));
         }
@@ -216,7 +227,10 @@ impl FromStr for Device {
             .iter()
             .all(|digits| parts.next().is_some_and(|part| hex(part, *digits)))
             && parts.next().is_none()
-            && full.as_bytes().get(10) == Some(&b'.');
+            && full.as_bytes().get(10) == Some(&b'.')
+            // 32 devices on a bus, 8 functions of a device.
+            && matches!(full.as_bytes().get(8), Some(b'0' | b'1'))
+            && matches!(full.as_bytes().get(11), Some(b'0'..=b'7'));
         if fits {
             return Ok(Device::Pci(full.to_ascii_lowercase()));
         }
@@ -403,6 +417,8 @@ mod tests {
         for wrong in [
             "eth0",
             "0000:03:00",
+            "0000:03:20.0",
+            "0000:03:00.8",
             "0000-03-00.0",
             "net_",
             "0000:03.00:0",

@@ -16,14 +16,15 @@ use super::stream::Stream;
 /// Answers that may wait to be sent, bytes; a client that does not read gets no more.
 const OUTPUT: usize = 1 << 20;
 /// Requests that may wait for workers or their turn.
-const REQUESTS: usize = 1024;
-/// Requests a second, and how many may come at once.
-const RATE: f64 = 100_000.0;
+const REQUESTS: usize = 4096;
+/// Requests a second, and how many may come at once: more than can be carried out, so that only those who ask for nothing
+/// feel it.
+const RATE: f64 = 1_000_000.0;
 
 /// How a change ended, or what it waits for.
 pub enum Pending {
-    /// It is answered when the workers have applied it.
-    Applied(Ticket),
+    /// It is answered when the workers have applied it and the journal holds it, as part of this batch.
+    Applied(Ticket, Option<u64>),
     /// It was refused.
     Refused(Refusal),
 }
@@ -160,18 +161,28 @@ impl Client {
         self.pending.len() >= REQUESTS
     }
 
-    /// Answers the changes that are through.
-    pub fn settle_changes(&mut self, fleet: &Fleet) {
+    /// Answers the changes that are through. The journal has written all batches before `written`.
+    pub fn settle_changes(&mut self, fleet: &Fleet, written: u64) {
         while let Some((header, pending)) = self.pending.front() {
             match pending {
                 Pending::Refused(refusal) => self.out.refuse(header, refusal),
-                Pending::Applied(ticket) => match fleet.progress(*ticket) {
+                Pending::Applied(_, Some(batch)) if *batch >= written => return,
+                Pending::Applied(ticket, _) => match fleet.progress(*ticket) {
                     Progress::Waiting => return,
                     Progress::Applied => self.out.ack(header),
                     Progress::Wedged(worker) => self.out.refuse(header, &wedged(worker)),
                 },
             }
             self.pending.pop_front();
+        }
+    }
+
+    /// The journal's present batch, this, cannot be written: those whose changes are in it hear why.
+    pub fn refuse_batch(&mut self, unwritten: u64, refusal: &Refusal) {
+        for (_, pending) in &mut self.pending {
+            if matches!(pending, Pending::Applied(_, Some(batch)) if *batch == unwritten) {
+                *pending = Pending::Refused(refusal.clone());
+            }
         }
     }
 

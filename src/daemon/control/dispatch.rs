@@ -1,15 +1,18 @@
 //! A command's life after decoding: to the tables it is about, and what is answered. Changes are written to the journal
 //! before they are answered, and answered when every worker has applied them.
 
+use std::time::Duration;
+
 use ripvs_api::ipvs::{self, Info, Timeouts};
-use ripvs_api::nl::{Header, Writer};
+use ripvs_api::nl::Header;
 use ripvs_api::ripvs::{self, Verdicts};
 use ripvs_api::{ctrl, Errno, Refusal, Reply, Request};
 use ripvs_core::delta::Query;
 use ripvs_packet::PortId;
 
+use super::advance::Advancing;
 use super::client::{wedged, Client, Pending};
-use super::restore::outlives;
+use super::restore::{outlives, unwritten};
 use super::settle::Settling;
 use super::stream::{Conns, Stream};
 use super::Control;
@@ -46,8 +49,8 @@ impl Control {
             Err(errno) => return client.push_pending(header, Pending::Refused(errno.into())),
         };
         if is_change(&request) {
-            if let Err(worker) = self.fleet.ready() {
-                return client.push_pending(header, Pending::Refused(wedged(worker)));
+            if let Err(refusal) = self.may_change() {
+                return client.push_pending(header, Pending::Refused(refusal));
             }
         }
         match self.outcome(&request) {
@@ -71,23 +74,38 @@ impl Control {
         }
     }
 
-    /// A change that the tables have taken or refused: noted in the journal, and to be answered when it is applied.
+    /// Whether changes can be taken at all.
+    ///
+    /// # Errors
+    /// A worker makes no progress, or too much waits for the journal.
+    fn may_change(&self) -> Result<(), Refusal> {
+        self.fleet.ready().map_err(wedged)?;
+        match &self.journal {
+            Some(journal) if !journal.has_room() => Err(Refusal::new(
+                Errno::NOSPC,
+                "not done: the journal cannot be written to, and too many changes wait for it",
+            )),
+            _ => Ok(()),
+        }
+    }
+
+    /// A change that the tables have taken or refused: noted for the journal, and to be answered when it is written there
+    /// and applied.
     pub(super) fn changed(&mut self, ended: Result<(), Refusal>, request: &Request) -> Pending {
         if let Err(refusal) = ended {
             return Pending::Refused(refusal);
         }
+        let mut noted = None;
         let journal = self.journal.as_mut().filter(|_| outlives(request));
         if let Some(journal) = journal {
-            let mut bytes = Writer::new();
-            request.encode(0, &mut bytes);
-            if let Err(error) = journal.append(bytes.as_bytes()) {
-                log::error!("a change is in effect but would not survive a restart: {error}");
-                let errno = Errno(error.raw_os_error().unwrap_or(Errno::IO.0));
-                let text = format!("in effect, but it cannot be written to the journal: {error}");
-                return Pending::Refused(Refusal::new(errno, text));
+            self.message.clear();
+            request.encode(0, &mut self.message);
+            if let Err(error) = journal.append(self.message.as_bytes()) {
+                return Pending::Refused(unwritten(&error));
             }
+            noted = Some(journal.batch());
         }
-        Pending::Applied(self.fleet.ticket())
+        Pending::Applied(self.fleet.ticket(), noted)
     }
 
     /// Applies a request out of the journal.
@@ -192,6 +210,15 @@ impl Control {
                 let settling = begun
                     .map_err(|name| Refusal::new(Errno::NODEV, format!("`{name}` is no port")))?;
                 return Ok(Outcome::Stream(Stream::Settle(settling)));
+            }
+            R::Advance(asked) => {
+                if self.clock.held().is_none() {
+                    let text = "the clock goes by itself: `clock = \"held\"` would hold it";
+                    return Err(Refusal::new(Errno::OPNOTSUPP, text));
+                }
+                let by = Duration::from_millis(asked.by_ms);
+                let advancing = Advancing::begin(by, &self.boards);
+                return Ok(Outcome::Stream(Stream::Advance(advancing)));
             }
             R::Status => return Ok(Outcome::Reply(A::Status(self.status()).into())),
             R::Verdicts => return Ok(Outcome::Reply(A::Verdicts(self.verdicts()).into())),
@@ -316,7 +343,7 @@ pub(super) fn is_change(request: &Request) -> bool {
             !request.is_dump()
                 && !matches!(
                     request,
-                    R::Status | R::Verdicts | R::GetSysctl(_) | R::Settle(_)
+                    R::Status | R::Verdicts | R::GetSysctl(_) | R::Settle(_) | R::Advance(_)
                 )
         }
     }

@@ -14,6 +14,10 @@ use ripvs_core::delta::{Answer, Delta, Query};
 
 /// Orders that a worker may be behind by.
 const RING: usize = 1024;
+/// Places in the ring that are left to questions when changes find no more room, and the one that is left to the changes of
+/// a round when questions find none.
+const FOR_QUESTIONS: usize = 64;
+const ONE_MORE: usize = 1;
 /// How long a worker may take to apply a change before it counts as wedged.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -183,23 +187,23 @@ impl Fleet {
         &self.to_control
     }
 
-    /// Whether changes can be taken now. Where not, which worker is behind.
+    /// Whether changes are carried out at all. Where not, which worker is wedged.
     ///
     /// # Errors
-    /// The number of a worker that is wedged, or whose ring is full.
+    /// The number of a worker that is wedged.
     pub fn ready(&self) -> Result<(), usize> {
-        if let Some(worker) = self.wedged {
-            return Err(worker);
-        }
-        // Some room stays for questions.
-        match self
-            .mailboxes
-            .iter()
-            .position(|m| m.orders.len() + 64 > RING)
-        {
-            Some(worker) => Err(worker),
-            None => Ok(()),
-        }
+        self.wedged.map_or(Ok(()), Err)
+    }
+
+    /// Whether changes can be sent to all workers now; if not, some worker is behind with those of before.
+    pub fn has_room(&self) -> bool {
+        let fits = |mailbox: &Arc<Mailbox>| mailbox.orders.len() + FOR_QUESTIONS + ONE_MORE < RING;
+        self.mailboxes.iter().all(fits)
+    }
+
+    /// Whether changes wait to be sent.
+    pub fn has_gathered(&self) -> bool {
+        self.gathered.first().is_some_and(|some| !some.is_empty())
     }
 
     /// Gathers a change; `delta` makes it for the worker of that number.
@@ -211,11 +215,7 @@ impl Fleet {
 
     /// What someone has to wait for who wants all changes so far applied.
     pub fn ticket(&self) -> Ticket {
-        let waits = self
-            .gathered
-            .first()
-            .is_some_and(|gathered| !gathered.is_empty());
-        Ticket(self.batch + u64::from(waits))
+        Ticket(self.batch + u64::from(self.has_gathered()))
     }
 
     /// Keeps what the changes so far replace until every worker has applied them.
@@ -225,14 +225,14 @@ impl Fleet {
 
     /// Sends what was gathered.
     pub fn send(&mut self, now: Instant) {
-        if self.gathered.first().is_none_or(Vec::is_empty) {
+        if !self.has_gathered() {
             return;
         }
         self.batch += 1;
         for (worker, gathered) in self.gathered.iter_mut().enumerate() {
             let order = Order::Apply(self.batch, std::mem::take(gathered));
             if self.mailboxes[worker].orders.push(order).is_err() {
-                // `ready` left room for this; and what is lost here would be a silent difference.
+                // `has_room` left room for this; and what is lost here would be a silent difference.
                 log::error!("worker {worker}: its ring is full, a change is lost; restart ripvsd");
                 self.wedged = Some(worker);
             }
@@ -307,6 +307,9 @@ impl Fleet {
     pub fn ask(&mut self, worker: usize, query: Query) -> Option<u64> {
         self.questions += 1;
         let mailbox = self.mailboxes.get(worker)?;
+        if mailbox.orders.len() + ONE_MORE >= RING {
+            return None;
+        }
         mailbox
             .orders
             .push(Order::Ask(self.questions, query))
@@ -404,20 +407,25 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_refuses_before_anything_is_lost() {
+    fn a_full_ring_takes_no_more_before_anything_is_lost() {
         let now = Instant::now();
         let mut fleet = Fleet::new(1).unwrap();
         let mut taken = 0;
-        while fleet.ready().is_ok() {
+        while fleet.has_room() {
             change(&mut fleet);
             fleet.send(now);
             taken += 1;
             assert!(taken <= RING, "never refused");
         }
         assert!(taken > RING / 2);
-        assert!(
-            fleet.ask(0, Query::Neighbours).is_some(),
-            "questions have room left"
-        );
+        let mut asked = 0;
+        while fleet.ask(0, Query::Neighbours).is_some() {
+            asked += 1;
+        }
+        assert_eq!(asked, FOR_QUESTIONS, "questions have room left");
+        // And what was begun before the ring was full.
+        change(&mut fleet);
+        fleet.send(now);
+        assert_eq!(fleet.ready(), Ok(()));
     }
 }

@@ -4,11 +4,13 @@
 //!
 //! Nothing here waits for one client or one worker: answers that depend on a worker are held until it has done its part.
 
+mod advance;
 mod client;
 mod dispatch;
 pub mod fleet;
 pub mod master;
 pub mod network;
+pub mod reload;
 mod restore;
 pub mod settings;
 mod settle;
@@ -24,15 +26,18 @@ use nix::errno::Errno as OsErrno;
 use nix::poll::{poll, PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
+use ripvs_api::nl::Writer;
 use ripvs_api::MAX_DATAGRAM;
 use ripvs_core::delta::Answer;
 
 use crate::board::Boards;
+use crate::clock::Clock;
 use crate::journal::Journal;
 use client::Client;
 use fleet::Fleet;
 use master::Master;
 use network::Network;
+use reload::Source;
 use settings::Settings;
 use socket::ControlSocket;
 use stream::Stream;
@@ -41,6 +46,8 @@ use stream::Stream;
 const CLIENTS: usize = 256;
 /// How long a client may leave answers unread when its place is wanted.
 const STUCK: Duration = Duration::from_secs(10);
+/// Requests of a client that are begun before the next has its turn.
+const TURN: usize = 256;
 /// How often is looked whether packets have settled.
 const SETTLE_LOOK: Duration = Duration::from_micros(500);
 /// How often the slow things are looked at: trash, journal, wedged workers.
@@ -66,6 +73,8 @@ pub struct Parts {
     pub port_count: u16,
     /// DPDK's version.
     pub dpdk: Option<String>,
+    /// What connections and rates live by.
+    pub clock: Clock,
     /// When the daemon was started.
     pub started: Instant,
 }
@@ -78,12 +87,16 @@ pub struct Control {
     network: Network,
     settings: Settings,
     journal: Option<Journal>,
+    /// For encoding what goes to the journal; kept for its memory.
+    message: Writer,
+    source: Option<Source>,
     /// Answers of workers that somebody waits for.
     answers: HashMap<u64, Answer>,
     conn_limit: u64,
     cores: Vec<Option<u16>>,
     port_count: u16,
     dpdk: Option<String>,
+    clock: Clock,
     started: Instant,
     /// The moment of this round.
     now: Instant,
@@ -102,14 +115,17 @@ impl Control {
             network: parts.network,
             settings: parts.settings,
             journal: None,
+            message: Writer::new(),
+            source: None,
             answers: HashMap::new(),
             conn_limit: parts.conn_limit,
             cores: parts.cores,
             port_count: parts.port_count,
             dpdk: parts.dpdk,
+            next_estimate: time_by(&parts.clock, parts.started, now) + stats::PERIOD,
+            clock: parts.clock,
             started: parts.started,
             now,
-            next_estimate: now + stats::PERIOD,
             next_slow: now,
         }
     }
@@ -181,25 +197,35 @@ impl Control {
         }
         self.master.make_tables(&mut self.fleet);
         self.fleet.send(self.now);
+        // While the workers apply them.
+        self.write_journal(clients);
+        let written = self.written();
         for client in clients.iter_mut() {
-            client.settle_changes(&self.fleet);
+            client.settle_changes(&self.fleet, written);
             self.go_on(client);
             client.write(self.now);
         }
     }
 
+    /// The journal has written all batches before this.
+    fn written(&self) -> u64 {
+        self.journal.as_ref().map_or(u64::MAX, Journal::batch)
+    }
+
     /// Begins what requests of a client can be begun, a bounded number, so that all get their turn.
     fn requests(&mut self, client: &mut Client) {
-        for _ in 0..256 {
-            client.settle_changes(&self.fleet);
+        for _ in 0..TURN {
             if client.is_busy() {
                 return;
             }
-            // What only asks is to see what was changed before it.
+            // What only asks is to see what was changed before it; what changes something needs room on its way to the
+            // workers, unless it is to be refused.
             let settled = client.is_settled();
-            let begin = |incoming: &ripvs_api::Incoming| {
-                settled
-                    || !matches!(&incoming.request, Ok(request) if !dispatch::is_change(request))
+            let room = self.fleet.has_room() || self.fleet.ready().is_err();
+            let begin = |incoming: &ripvs_api::Incoming| match &incoming.request {
+                Ok(request) if dispatch::is_change(request) => room,
+                Ok(_) => settled,
+                Err(_) => true,
             };
             let Some(incoming) = client.next_request(begin) else {
                 return;
@@ -249,15 +275,29 @@ impl Control {
     /// How long to wait at most.
     fn patience(&self, clients: &[Client]) -> PollTimeout {
         // Time has passed since the round began: waiting a little too long is made good by the next look at the clock.
-        let mut until = self
-            .next_estimate
-            .min(self.next_slow)
-            .saturating_duration_since(self.now);
+        let mut until = self.next_slow.saturating_duration_since(self.now);
+        if self.clock.held().is_none() {
+            until = until.min(self.next_estimate.saturating_duration_since(self.now));
+        }
+        // An answer of a worker may have made a change.
+        let unwritten = |journal: &Journal| journal.is_behind() && !journal.has_failed();
+        if self.fleet.has_gathered() || self.journal.as_ref().is_some_and(unwritten) {
+            until = Duration::ZERO;
+        }
         for client in clients {
-            if client.has_request() && client.is_settled() && client.has_room() {
+            if client.has_request()
+                && client.is_settled()
+                && client.has_room()
+                && self.fleet.has_room()
+            {
                 until = Duration::ZERO;
             }
-            if client.is_throttled() || matches!(client.stream, Some((_, Stream::Settle(_)))) {
+            if client.is_throttled()
+                || matches!(
+                    client.stream,
+                    Some((_, Stream::Settle(_) | Stream::Advance(_)))
+                )
+            {
                 until = until.min(SETTLE_LOOK);
             }
         }
@@ -298,7 +338,7 @@ impl Control {
     }
 
     /// Whether a signal says to end.
-    fn signalled(&self, signals: &SignalFd) -> bool {
+    fn signalled(&mut self, signals: &SignalFd) -> bool {
         while let Ok(Some(info)) = signals.read_signal() {
             match Signal::try_from(info.ssi_signo as i32) {
                 Ok(signal @ (Signal::SIGTERM | Signal::SIGINT)) => {
@@ -306,7 +346,7 @@ impl Control {
                     return true;
                 }
                 Ok(Signal::SIGHUP) => {
-                    log::info!("SIGHUP: the configuration is read at the start only; changes go by ripvsadm");
+                    self.reload();
                 }
                 _ => {}
             }
@@ -316,10 +356,11 @@ impl Control {
 
     /// What is due.
     fn clock(&mut self) {
-        if self.now >= self.next_estimate {
+        let time = time_by(&self.clock, self.started, self.now);
+        if time >= self.next_estimate {
             self.next_estimate += stats::PERIOD;
-            if self.next_estimate < self.now {
-                self.next_estimate = self.now + stats::PERIOD;
+            if self.next_estimate < time {
+                self.next_estimate = time + stats::PERIOD;
             }
             if self.settings.estimates() {
                 self.master.estimate();
@@ -329,12 +370,19 @@ impl Control {
             return;
         }
         self.next_slow = self.now + SLOW_LOOK;
-        if self.fleet.ready().is_ok() {
-            self.master.empty_trash(self.now, &mut self.fleet);
+        if self.fleet.has_room() {
+            self.master.empty_trash(time, &mut self.fleet);
             self.fleet.send(self.now);
         }
+        // What could not be written is tried again; those whose it is have been told.
+        self.write_journal(&mut []);
         self.compact();
     }
+}
+
+/// The moment that connections and rates live in.
+fn time_by(clock: &Clock, started: Instant, now: Instant) -> Instant {
+    clock.held().map_or(now, |moved| started + moved)
 }
 
 /// What poll found.

@@ -9,6 +9,7 @@ use ripvs_core::delta::Delta;
 use ripvs_core::settings;
 
 use super::fleet::Fleet;
+use crate::config::Config;
 use crate::sysctl;
 
 /// Seconds that the kernel takes at most: INT_MAX in its ticks, of which Debian's has 250 a second.
@@ -154,6 +155,48 @@ impl Settings {
         let [tcp, tcp_fin, udp] = self.timeouts;
         fleet.change(|_| Delta::Timeouts { tcp, tcp_fin, udp });
         Ok(())
+    }
+
+    /// Takes over what another configuration says otherwise than the last one; what is no longer said goes back to its
+    /// default.
+    pub fn reconfigure(&mut self, old: &Config, new: &Config, fleet: &mut Fleet) -> Vec<String> {
+        let mut changed = Vec::new();
+        for known in &sysctl::ALL {
+            let of = |config: &Config| {
+                let said = config
+                    .sysctls
+                    .iter()
+                    .rev()
+                    .find(|(name, _)| *name == known.name);
+                said.map_or(known.default, |(_, value)| *value)
+            };
+            let value = of(new);
+            if of(old) == value {
+                continue;
+            }
+            // Both values were checked with their configurations.
+            if self.put(known.name, value).is_ok() {
+                self.configured.0.insert(known.name, value);
+                changed.push(format!("{PREFIX}{} is {value}", known.name));
+            }
+        }
+        self.tell(fleet);
+        let names = ["tcp", "tcpfin", "udp"];
+        for (number, name) in names.into_iter().enumerate() {
+            if old.timeouts[number] == new.timeouts[number] {
+                continue;
+            }
+            let seconds = match new.timeouts[number] {
+                0 => TIMEOUTS[number],
+                seconds => seconds,
+            };
+            self.timeouts[number] = seconds;
+            self.configured.1[number] = seconds;
+            changed.push(format!("timeout {name} is {seconds} s"));
+        }
+        let [tcp, tcp_fin, udp] = self.timeouts;
+        fleet.change(|_| Delta::Timeouts { tcp, tcp_fin, udp });
+        changed
     }
 
     /// The requests that make these settings out of the configured ones.

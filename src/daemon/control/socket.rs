@@ -38,7 +38,11 @@ impl std::fmt::Display for SocketError {
                 out,
                 "there is no group `{name}` (socket_group); `groupadd --system {name}` makes it"
             ),
-            SocketError::Io(what, error) => write!(out, "cannot {what}: {error}"),
+            SocketError::Io(what, error) => write!(
+                out,
+                "cannot {what}: {error}; its directory has to be one where ripvsd may write, and its path at most 100 \
+                 characters long: name another by `socket` or --socket"
+            ),
         }
     }
 }

@@ -7,6 +7,7 @@ use ripvs_api::ripvs::{Bytes, Conn, ConnsEnd, ConnsFrom, Neigh};
 use ripvs_api::{ripvs, Reply};
 use ripvs_core::delta::{Answer, ConnEntry, Query};
 
+use super::advance::Advancing;
 use super::client::Client;
 use super::settle::Settling;
 use super::Control;
@@ -32,6 +33,8 @@ pub enum Stream {
     DeleteNeighbour(u64, Neigh),
     /// Waiting for packets.
     Settle(Settling),
+    /// Moving the clock.
+    Advance(Advancing),
 }
 
 impl Stream {
@@ -40,7 +43,9 @@ impl Stream {
         match self {
             Stream::Conns(conns) => conns.question,
             Stream::Neighbours(question) | Stream::DeleteNeighbour(question, _) => Some(*question),
-            Stream::Services(_) | Stream::Dests(..) | Stream::Settle(_) => None,
+            Stream::Services(_) | Stream::Dests(..) | Stream::Settle(_) | Stream::Advance(_) => {
+                None
+            }
         }
     }
 }
@@ -130,6 +135,7 @@ impl Control {
                     self.delete_neighbour(&header, question, neigh, client)
                 }
                 Stream::Settle(settling) => self.settle(&header, settling, client),
+                Stream::Advance(advancing) => self.advance(&header, advancing, client),
             };
             match next {
                 Next::More(stream) => client.stream = Some((header, stream)),
@@ -257,6 +263,14 @@ impl Control {
                 Next::End
             }
         }
+    }
+
+    fn advance(&mut self, header: &Header, mut advancing: Advancing, client: &mut Client) -> Next {
+        if !advancing.look(&self.boards, &self.clock) {
+            return Next::Wait(Stream::Advance(advancing));
+        }
+        client.out.ack(header);
+        Next::End
     }
 
     /// Asks a worker, and remembers that somebody wants the answer.

@@ -104,6 +104,7 @@ impl Daemon {
                 cores: vec![None; workers],
                 port_count: 0,
                 dpdk: None,
+                clock: Clock::default(),
                 started: Instant::now(),
             });
             control.open_journal(&dir.join("state")).unwrap();
@@ -456,4 +457,88 @@ fn what_was_answered_is_there_after_a_restart() {
     assert_eq!(config, [ipvs::Reply::Config(timeouts).into()]);
     let addrs = client.call(ripvs::Request::Addrs).unwrap();
     assert!(addrs.contains(&ripvs::Reply::Addr(addr).into()));
+}
+
+#[test]
+fn a_clock_that_goes_by_itself_is_not_moved() {
+    let daemon = Daemon::start(1);
+    let advance = ripvs::Request::Advance(ripvs::Advance { by_ms: 1 });
+    assert_eq!(errno(daemon.client().call(advance)), Some(Errno::OPNOTSUPP));
+}
+
+/// Some thousand changes, of which every seventh is refused: more than fit one datagram or one round.
+fn many(count: u16) -> Vec<Request> {
+    (1..=count)
+        .map(|n| match n % 7 {
+            3 => new_service(n - 1).into(),
+            5 => ipvs::Request::DelService(key(n - 3)).into(),
+            _ => new_service(n).into(),
+        })
+        .collect()
+}
+
+/// All services, as clients see them.
+fn shown(client: &mut ApiClient) -> Vec<Reply> {
+    let mut all = client.call(ipvs::Request::DumpServices).unwrap();
+    all.sort_by_key(|reply| match reply {
+        Reply::Ipvs(ipvs::Reply::Service(service)) => match service.key {
+            ServiceKey::Addr { port, .. } => port,
+            ServiceKey::Mark { .. } => 0,
+        },
+        _ => 0,
+    });
+    all
+}
+
+#[test]
+fn refusals_among_thousands_of_changes_under_way_are_told_of_the_right_ones() {
+    let daemon = Daemon::start(2);
+    let mut client = daemon.client();
+    let requests = many(20_000);
+    let results = client.call_all(&requests).unwrap();
+    assert_eq!(results.len(), requests.len());
+    for (n, result) in (1..).zip(&results) {
+        match (n % 7, result) {
+            (3, Err(refusal)) => assert_eq!(refusal.errno, Errno::EXIST, "{n}"),
+            (3, Ok(())) | (_, Err(_)) => panic!("{n}: {result:?}"),
+            _ => {}
+        }
+    }
+    let before = shown(&mut client);
+    assert_eq!(before.len(), 20_000 - 3 * (20_000 / 7));
+    drop(client);
+    // And the journal makes the same again.
+    let daemon = daemon.again();
+    assert_eq!(shown(&mut daemon.client()), before);
+}
+
+#[test]
+fn a_client_that_closes_halfway_leaves_the_beginning_of_what_it_sent() {
+    let daemon = Daemon::start(1);
+    let fd = daemon.raw();
+    let mut sent = 0;
+    for _ in 0..40 {
+        let mut datagram = nl::Writer::new();
+        for _ in 0..100 {
+            sent += 1;
+            Request::from(new_service(sent)).encode(u32::from(sent), &mut datagram);
+        }
+        ripvs_api::socket::send(&fd, datagram.as_bytes()).unwrap();
+    }
+    drop(fd);
+    let mut client = daemon.client();
+    assert_eq!(errno(client.call(new_service(50_000))), None);
+    let ports: Vec<u16> = shown(&mut client)
+        .iter()
+        .map(|reply| match reply {
+            Reply::Ipvs(ipvs::Reply::Service(ipvs::Service {
+                key: ServiceKey::Addr { port, .. },
+                ..
+            })) => *port,
+            other => panic!("{other:?}"),
+        })
+        .collect();
+    let (last, first) = ports.split_last().unwrap();
+    assert_eq!(*last, 50_000);
+    assert!(first.iter().copied().eq(1..=first.len() as u16), "a gap");
 }

@@ -7,12 +7,16 @@
 //! snapshot and all journals from its number on make the state, whatever was interrupted.
 //!
 //! A record is written (to the page cache) before the command is answered: killing the daemon loses nothing. Our thread
-//! brings it to disk within a second: power loss costs at most that.
+//! brings it to disk within a second: power loss costs at most that. Records are gathered and written together.
+//!
+//! Where the file cannot be written to (the disk is full), the records stay gathered and go before any later one as soon as
+//! it can: the files always hold the beginning of the history, and never what rests on something that is missing.
 
 mod record;
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Write};
+use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError};
@@ -25,19 +29,34 @@ use record::End;
 /// How long written records may be absent from the disk.
 const SYNC_WITHIN: Duration = Duration::from_millis(900);
 /// Journals shorter than this are not worth compacting.
-const COMPACT_FROM: u64 = 256 << 10;
+const COMPACT_FROM: u64 = 4 << 20;
+/// How long to wait after a compaction that failed.
+const COMPACT_AGAIN: Duration = Duration::from_secs(30);
+/// Bytes that the room for gathering keeps.
+const KEPT: usize = 1 << 20;
+/// Bytes that may be gathered and not written; about a hundred thousand changes.
+const BACKLOG: usize = 16 << 20;
 
 /// An open journal.
 pub struct Journal {
     dir: PathBuf,
     generation: u64,
     file: File,
-    /// Bytes of the present journal file.
+    /// Bytes of the records in the present journal file.
     length: u64,
+    /// Records that are not written yet.
+    gathered: Vec<u8>,
+    /// Their number as a batch.
+    batch: u64,
+    /// Whether the last attempt to write failed.
+    failed: bool,
+    /// When a compaction failed.
+    uncompacted: Option<Instant>,
     /// Bytes of the snapshot that it lies over.
     snapshot: Arc<AtomicU64>,
     dirty: Arc<AtomicBool>,
     compacting: Arc<AtomicBool>,
+    snapshot_failed: Arc<AtomicBool>,
     to_disk: Option<SyncSender<Job>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -52,6 +71,24 @@ pub struct Restored {
     newest: u64,
     /// Files whose contents are in `messages`, to be removed when the next snapshot is on disk.
     used: Vec<PathBuf>,
+}
+
+/// A state as the records of a snapshot.
+#[derive(Debug)]
+pub struct Records(Vec<u8>);
+
+impl Records {
+    /// None yet.
+    pub fn new() -> Records {
+        Records(record::FILE_HEADER.to_vec())
+    }
+
+    /// Adds a control message.
+    pub fn push(&mut self, message: &[u8]) {
+        if !record::write(message, &mut self.0) {
+            log::error!("journal: a message of {} bytes is too long", message.len());
+        }
+    }
 }
 
 enum Job {
@@ -173,19 +210,22 @@ impl Journal {
     ///
     /// # Errors
     /// The directory cannot be written to, or no thread be had.
-    pub fn open(dir: &Path, restored: Restored, state: Vec<Vec<u8>>) -> io::Result<Journal> {
+    pub fn open(dir: &Path, restored: Restored, state: Records) -> io::Result<Journal> {
         let generation = restored.newest + 1;
         let file = create(&dir.join(format!("journal.{generation}")))?;
         let (to_disk, jobs) = std::sync::mpsc::sync_channel(4);
         let dirty = Arc::new(AtomicBool::new(true));
         let compacting = Arc::new(AtomicBool::new(false));
+        let snapshot_failed = Arc::new(AtomicBool::new(false));
         let snapshot = Arc::new(AtomicU64::new(0));
         let disk = Disk {
             dir: dir.to_path_buf(),
             file: file.try_clone()?,
             dirty: dirty.clone(),
             compacting: compacting.clone(),
+            snapshot_failed: snapshot_failed.clone(),
             snapshot: snapshot.clone(),
+            obsolete: Vec::new(),
         };
         let thread = std::thread::Builder::new()
             .name("journal".into())
@@ -195,9 +235,14 @@ impl Journal {
             generation,
             file,
             length: 0,
+            gathered: Vec::new(),
+            batch: 0,
+            failed: false,
+            uncompacted: None,
             snapshot,
             dirty,
             compacting,
+            snapshot_failed,
             to_disk: Some(to_disk),
             thread: Some(thread),
         };
@@ -205,38 +250,88 @@ impl Journal {
         Ok(journal)
     }
 
-    /// Writes a control message. It survives the end of this process from here on.
+    /// Gathers a control message; [`Journal::write`] writes it.
     ///
     /// # Errors
-    /// The file cannot be written to; nothing of the message is left in it then.
+    /// The message is far too long.
     pub fn append(&mut self, message: &[u8]) -> io::Result<()> {
-        let mut bytes = Vec::with_capacity(message.len() + 16);
-        if !record::write(message, &mut bytes) {
-            return Err(io::Error::from(io::ErrorKind::InvalidInput));
+        if record::write(message, &mut self.gathered) {
+            Ok(())
+        } else {
+            Err(io::ErrorKind::InvalidInput.into())
         }
-        if let Err(error) = self.file.write_all(&bytes) {
-            // Half a record would hide those that come later.
-            let whole = record::FILE_HEADER.len() as u64 + self.length;
-            self.file.set_len(whole)?;
-            io::Seek::seek(&mut self.file, io::SeekFrom::Start(whole))?;
+    }
+
+    /// Whether more should be gathered: not where it could not be written for long.
+    pub fn has_room(&self) -> bool {
+        self.gathered.len() <= BACKLOG
+    }
+
+    /// The number of the batch that a message gathered now is in; it is written when [`Journal::batch`] is greater.
+    pub fn batch(&self) -> u64 {
+        self.batch
+    }
+
+    /// Whether the last attempt to write failed.
+    pub fn has_failed(&self) -> bool {
+        self.failed
+    }
+
+    /// Whether records wait to be written.
+    pub fn is_behind(&self) -> bool {
+        !self.gathered.is_empty()
+    }
+
+    /// Writes what was gathered. It survives the end of this process from here on.
+    ///
+    /// # Errors
+    /// The file cannot be written to. Nothing of what was gathered is left in it then, but is kept for the next time.
+    pub fn write(&mut self) -> io::Result<()> {
+        if self.gathered.is_empty() {
+            return Ok(());
+        }
+        // At a place of our own: what a failed attempt left is overwritten, not followed, by the next.
+        let end = record::FILE_HEADER.len() as u64 + self.length;
+        if let Err(error) = self.file.write_all_at(&self.gathered, end) {
+            if !std::mem::replace(&mut self.failed, true) {
+                log::error!("journal: changes would not survive a restart: {error}");
+            }
+            // For the looks only: a record that is not whole is passed over.
+            let _ = self.file.set_len(end);
             return Err(error);
         }
-        self.length += bytes.len() as u64;
+        if std::mem::take(&mut self.failed) {
+            log::info!("journal: what could not be written is written now");
+        }
+        self.length += self.gathered.len() as u64;
+        self.gathered.clear();
+        self.gathered.shrink_to(KEPT);
+        self.batch += 1;
         self.dirty.store(true, Ordering::Release);
         Ok(())
     }
 
-    /// Whether the journal has grown enough beyond its snapshot to be worth compacting.
-    pub fn wants_compaction(&self) -> bool {
-        let worthwhile = COMPACT_FROM.max(2 * self.snapshot.load(Ordering::Relaxed));
-        self.length > worthwhile && !self.compacting.load(Ordering::Acquire)
+    /// Whether the journal has grown enough beyond its snapshot to be worth compacting, or a compaction is to be made up for.
+    pub fn wants_compaction(&mut self) -> bool {
+        // A new file must not begin before the old one holds all that came before.
+        if self.compacting.load(Ordering::Acquire) || self.is_behind() {
+            return false;
+        }
+        if self.snapshot_failed.swap(false, Ordering::AcqRel) {
+            self.uncompacted = Some(Instant::now());
+        }
+        if let Some(failed) = self.uncompacted {
+            return failed.elapsed() >= COMPACT_AGAIN;
+        }
+        self.length > COMPACT_FROM.max(2 * self.snapshot.load(Ordering::Relaxed))
     }
 
     /// Switches to a new generation, whose snapshot (`state`, as it is now) is written in the background.
     ///
     /// # Errors
     /// The new file cannot be made; the present one stays in use.
-    pub fn compact(&mut self, state: Vec<Vec<u8>>) -> io::Result<()> {
+    pub fn compact(&mut self, state: Records) -> io::Result<()> {
+        self.uncompacted = Some(Instant::now());
         let number = self.generation + 1;
         let file = create(&self.dir.join(format!("journal.{number}")))?;
         if let Some(to_disk) = &self.to_disk {
@@ -256,18 +351,15 @@ impl Journal {
             self.dir.join(format!("snapshot.{old}")),
             self.dir.join(format!("journal.{old}")),
         ];
+        self.uncompacted = None;
         self.send_snapshot(state, obsolete);
         Ok(())
     }
 
-    fn send_snapshot(&mut self, state: Vec<Vec<u8>>, obsolete: Vec<PathBuf>) {
-        let mut bytes = record::FILE_HEADER.to_vec();
-        for message in &state {
-            record::write(message, &mut bytes);
-        }
+    fn send_snapshot(&mut self, state: Records, obsolete: Vec<PathBuf>) {
         let job = Job::Snapshot {
             path: self.dir.join(format!("snapshot.{}", self.generation)),
-            bytes,
+            bytes: state.0,
             obsolete,
         };
         self.compacting.store(true, Ordering::Release);
@@ -279,6 +371,7 @@ impl Journal {
             // The journals before this one stay, so nothing is lost; the next compaction makes up for it.
             log::warn!("journal: the disk is too slow for a snapshot");
             self.compacting.store(false, Ordering::Release);
+            self.uncompacted = Some(Instant::now());
         }
     }
 }
@@ -286,6 +379,8 @@ impl Journal {
 impl Drop for Journal {
     /// Brings everything to disk.
     fn drop(&mut self) {
+        // What it may say to the contrary has been said when the changes were answered.
+        let _ = self.write();
         self.to_disk = None;
         if let Some(thread) = self.thread.take() {
             if thread.join().is_err() {
@@ -301,7 +396,10 @@ struct Disk {
     file: File,
     dirty: Arc<AtomicBool>,
     compacting: Arc<AtomicBool>,
+    snapshot_failed: Arc<AtomicBool>,
     snapshot: Arc<AtomicU64>,
+    /// Files of before that a snapshot on disk makes superfluous.
+    obsolete: Vec<PathBuf>,
 }
 
 impl Disk {
@@ -327,12 +425,16 @@ impl Disk {
                     obsolete,
                 }) => {
                     self.sync();
-                    self.snapshot.store(bytes.len() as u64, Ordering::Relaxed);
-                    if let Err(error) = self.write_snapshot(&path, &bytes, &obsolete) {
-                        log::error!(
-                            "journal: {}: {error}; the old files stay in use",
-                            path.display()
-                        );
+                    self.obsolete.extend(obsolete);
+                    match self.write_snapshot(&path, &bytes) {
+                        Ok(()) => self.snapshot.store(bytes.len() as u64, Ordering::Relaxed),
+                        Err(error) => {
+                            log::error!(
+                                "journal: {}: {error}; the old files stay in use",
+                                path.display()
+                            );
+                            self.snapshot_failed.store(true, Ordering::Release);
+                        }
                     }
                     self.compacting.store(false, Ordering::Release);
                 }
@@ -350,14 +452,20 @@ impl Disk {
         }
     }
 
-    fn write_snapshot(&self, path: &Path, bytes: &[u8], obsolete: &[PathBuf]) -> io::Result<()> {
+    fn write_snapshot(&mut self, path: &Path, bytes: &[u8]) -> io::Result<()> {
         let unfinished = path.with_extension("unfinished");
-        let mut file = File::create(&unfinished)?;
-        file.write_all(bytes)?;
-        file.sync_all()?;
+        let written = File::create(&unfinished).and_then(|mut file| {
+            file.write_all(bytes)?;
+            file.sync_all()
+        });
+        if let Err(error) = written {
+            // Where the disk is full its room is needed.
+            let _ = fs::remove_file(&unfinished);
+            return Err(error);
+        }
         fs::rename(&unfinished, path)?;
         sync_names(&self.dir)?;
-        for old in obsolete {
+        for old in self.obsolete.drain(..) {
             match fs::remove_file(old) {
                 Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
                 _ => {}

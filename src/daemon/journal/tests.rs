@@ -35,13 +35,34 @@ fn messages(texts: &[&str]) -> Vec<Vec<u8>> {
     texts.iter().map(|text| text.as_bytes().to_vec()).collect()
 }
 
+fn records(messages: &[Vec<u8>]) -> Records {
+    let mut records = Records::new();
+    for message in messages {
+        records.push(message);
+    }
+    records
+}
+
+/// Writes a message at once.
+fn note(journal: &mut Journal, message: &[u8]) {
+    journal.append(message).unwrap();
+    journal.write().unwrap();
+}
+
+/// Waits for the snapshot that is under way.
+fn finish_snapshot(journal: &Journal) {
+    while journal.compacting.load(Ordering::Acquire) {
+        std::thread::yield_now();
+    }
+}
+
 /// Opens a directory as the daemon does: what was restored becomes the snapshot.
 fn open(dir: &Dir) -> (Journal, Vec<Vec<u8>>, Vec<String>) {
     let mut restored = restore(&dir.0).unwrap();
     let state = restored.messages.clone();
     let warnings = std::mem::take(&mut restored.warnings);
     (
-        Journal::open(&dir.0, restored, state.clone()).unwrap(),
+        Journal::open(&dir.0, restored, records(&state)).unwrap(),
         state,
         warnings,
     )
@@ -52,8 +73,8 @@ fn what_was_appended_is_restored() {
     let dir = Dir::new("appended");
     let (mut journal, state, warnings) = open(&dir);
     assert!(state.is_empty() && warnings.is_empty());
-    journal.append(b"one").unwrap();
-    journal.append(b"two").unwrap();
+    note(&mut journal, b"one");
+    note(&mut journal, b"two");
     drop(journal);
     let (journal, state, warnings) = open(&dir);
     assert_eq!((state, warnings), (messages(&["one", "two"]), vec![]));
@@ -62,11 +83,11 @@ fn what_was_appended_is_restored() {
 }
 
 #[test]
-fn a_message_is_in_the_file_as_soon_as_it_is_appended() {
+fn a_message_is_in_the_file_as_soon_as_it_is_written() {
     // The process may end the next moment, without any clean-up.
     let dir = Dir::new("killed");
     let (mut journal, ..) = open(&dir);
-    journal.append(b"one").unwrap();
+    note(&mut journal, b"one");
     let bytes = fs::read(dir.0.join("journal.1")).unwrap();
     assert_eq!(record::read(&bytes), (vec![&b"one"[..]], End::Whole));
 }
@@ -75,10 +96,10 @@ fn a_message_is_in_the_file_as_soon_as_it_is_appended() {
 fn compaction_leaves_the_snapshot_and_what_came_after() {
     let dir = Dir::new("compacted");
     let (mut journal, ..) = open(&dir);
-    journal.append(b"add a").unwrap();
-    journal.append(b"remove a").unwrap();
-    journal.compact(messages(&["b"])).unwrap();
-    journal.append(b"c").unwrap();
+    note(&mut journal, b"add a");
+    note(&mut journal, b"remove a");
+    journal.compact(records(&messages(&["b"]))).unwrap();
+    note(&mut journal, b"c");
     drop(journal);
     assert_eq!(dir.files(), ["journal.2", "snapshot.2"]);
     assert_eq!(restore(&dir.0).unwrap().messages, messages(&["b", "c"]));
@@ -88,7 +109,7 @@ fn compaction_leaves_the_snapshot_and_what_came_after() {
 fn a_compaction_that_was_interrupted_loses_nothing() {
     let dir = Dir::new("interrupted");
     let (mut journal, ..) = open(&dir);
-    journal.append(b"a").unwrap();
+    note(&mut journal, b"a");
     drop(journal);
     // As if the daemon had ended after the switch, before the snapshot was complete.
     let mut next = create(&dir.0.join("journal.2")).unwrap();
@@ -103,8 +124,8 @@ fn a_compaction_that_was_interrupted_loses_nothing() {
 fn a_torn_tail_is_dropped_and_named() {
     let dir = Dir::new("torn");
     let (mut journal, ..) = open(&dir);
-    journal.append(b"one").unwrap();
-    journal.append(b"two").unwrap();
+    note(&mut journal, b"one");
+    note(&mut journal, b"two");
     drop(journal);
     let path = dir.0.join("journal.1");
     let length = fs::metadata(&path).unwrap().len();
@@ -127,7 +148,7 @@ fn a_damaged_file_is_kept_aside_and_named() {
     let dir = Dir::new("damaged");
     let (mut journal, ..) = open(&dir);
     for text in ["one", "two", "three"] {
-        journal.append(text.as_bytes()).unwrap();
+        note(&mut journal, text.as_bytes());
     }
     drop(journal);
     let path = dir.0.join("journal.1");
@@ -162,19 +183,90 @@ fn a_file_of_another_kind_is_kept_aside() {
 }
 
 #[test]
+fn what_cannot_be_written_goes_before_what_comes_later() {
+    let dir = Dir::new("full");
+    let (mut journal, ..) = open(&dir);
+    note(&mut journal, b"one");
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let good = std::mem::replace(&mut journal.file, full);
+    journal.append(b"two").unwrap();
+    let batch = journal.batch();
+    let error = journal.write().unwrap_err();
+    assert_eq!(error.kind(), io::ErrorKind::StorageFull);
+    assert!(journal.is_behind() && journal.has_failed());
+    assert_eq!(
+        journal.batch(),
+        batch,
+        "who waits for it still waits or is told"
+    );
+    journal.length = 2 * COMPACT_FROM;
+    assert!(
+        !journal.wants_compaction(),
+        "a new file would have a gap before it"
+    );
+    journal.length = 15;
+    journal.file = good;
+    note(&mut journal, b"three");
+    assert!(!journal.is_behind() && !journal.has_failed());
+    assert_eq!(journal.batch(), batch + 1);
+    drop(journal);
+    assert_eq!(
+        restore(&dir.0).unwrap().messages,
+        messages(&["one", "two", "three"])
+    );
+}
+
+#[test]
+fn a_journal_that_cannot_be_written_for_long_takes_no_more() {
+    let dir = Dir::new("backlog");
+    let (mut journal, ..) = open(&dir);
+    let full = OpenOptions::new().write(true).open("/dev/full").unwrap();
+    journal.file = full;
+    let message = vec![7; 65536];
+    let mut taken = 0;
+    while journal.has_room() {
+        journal.append(&message).unwrap();
+        taken += message.len();
+        assert!(taken < 2 * BACKLOG, "never full");
+    }
+    assert!(journal.write().is_err() && taken > BACKLOG / 2);
+}
+
+#[test]
+fn a_snapshot_that_fails_is_made_up_for_and_leaves_nothing_half() {
+    let dir = Dir::new("no-snapshot");
+    let (mut journal, ..) = open(&dir);
+    note(&mut journal, b"a");
+    finish_snapshot(&journal);
+    // Its name is taken by a directory that is not empty: the rename fails.
+    fs::create_dir_all(dir.0.join("snapshot.2/in-the-way")).unwrap();
+    journal.compact(records(&messages(&["x"]))).unwrap();
+    note(&mut journal, b"b");
+    finish_snapshot(&journal);
+    assert!(!journal.wants_compaction(), "not at once");
+    assert!(journal.uncompacted.is_some());
+    journal.uncompacted = Instant::now().checked_sub(COMPACT_AGAIN);
+    assert!(journal.wants_compaction());
+    fs::remove_dir_all(dir.0.join("snapshot.2")).unwrap();
+    assert_eq!(restore(&dir.0).unwrap().messages, messages(&["a", "b"]));
+    journal.compact(records(&messages(&["y"]))).unwrap();
+    drop(journal);
+    assert_eq!(dir.files(), ["journal.3", "snapshot.3"]);
+    assert_eq!(restore(&dir.0).unwrap().messages, messages(&["y"]));
+}
+
+#[test]
 fn compaction_is_asked_for_when_the_journal_outgrows_its_snapshot() {
     let dir = Dir::new("growth");
     let (mut journal, ..) = open(&dir);
-    let message = vec![7; 4096];
+    let message = vec![7; 65536];
     while !journal.wants_compaction() {
-        journal.append(&message).unwrap();
-        assert!(journal.length < 1 << 20, "never asked for");
+        note(&mut journal, &message);
+        assert!(journal.length < 2 * COMPACT_FROM, "never asked for");
         // The first snapshot may be still on its way to disk.
         std::thread::yield_now();
         if journal.length > COMPACT_FROM {
-            while journal.compacting.load(Ordering::Acquire) {
-                std::thread::yield_now();
-            }
+            finish_snapshot(&journal);
         }
     }
     assert!(journal.length > COMPACT_FROM);

@@ -1,11 +1,11 @@
-"""The one request of ripvsd's own netlink family that a runner makes again and again:
-settle. `ripvsadm settle` says the same; to start a program for every packet takes
-longer than the packet. The encoding is that of src/api/ripvs."""
+"""The requests of ripvsd's own netlink family that a runner makes again and again: settle
+and advance. `ripvsadm` has both; to start a program for every packet takes longer than
+the packet. The encoding is that of src/api/ripvs."""
 import socket
 import struct
 
-RIPVS, VERSION, SETTLE = 34, 1, 25
-REQUEST, NLMSG_ERROR = 1, 2
+RIPVS, VERSION, SETTLE, ADVANCE = 34, 1, 25, 28
+REQUEST, ACK, NLMSG_ERROR = 1, 4, 2
 NESTED = 0x8000
 
 
@@ -39,9 +39,18 @@ class Channel:
             port = attribute(1, name.encode()) + attribute(2, struct.pack("=Q", number))
             payload += attribute(1, port, nested=True)
         payload += attribute(2, struct.pack("=I", int(timeout * 1000)))
+        return settled(self.ask(SETTLE, payload))
+
+    def advance(self, seconds):
+        """Move ripvsd's clock, which it holds, and wait until it has done what became due."""
+        self.ask(ADVANCE, attribute(1, struct.pack("=Q", round(seconds * 1000))), ACK)
+
+    def ask(self, command, payload, flags=0):
+        """Make a request, and return what it is answered."""
         self.sequence += 1
-        body = struct.pack("=BBH", SETTLE, VERSION, 0) + payload
-        self.end.send(struct.pack("=IHHII", 16 + len(body), RIPVS, REQUEST, self.sequence, 0) + body)
+        body = struct.pack("=BBH", command, VERSION, 0) + payload
+        self.end.send(struct.pack("=IHHII", 16 + len(body), RIPVS, REQUEST | flags,
+                                  self.sequence, 0) + body)
         while True:
             answer = self.end.recv(1 << 16)
             if not answer:
@@ -54,9 +63,11 @@ class Channel:
                 if kind == NLMSG_ERROR:
                     error, = struct.unpack_from("=i", body)
                     if error:
-                        raise OSError(-error, "settle was refused")
+                        raise OSError(-error, "request %d was refused" % command)
+                    if flags & ACK:
+                        return b""
                 elif kind == RIPVS:
-                    return settled(body[4:])
+                    return body[4:]
 
 
 def settled(payload):

@@ -4,13 +4,14 @@ A backend is any object with
     setup(plan)                  make the load balancer ready, with no service yet
     ipvsadm(args, stdin)         -> (exit status, stdout, stderr)
     sysctl(key, value)           raises OSError if there is no such setting
+    time()                       the moment, in seconds
+    sleep(seconds)               that much time passes
     inject(interface, frame)     frame arrives at the load balancer
     drain()                      -> [(interface, frame)] sent since the last call,
                                  once the load balancer is done with all it got
 ripvsd.py has the one for ripvsd; ../README.md describes plan and result.
 """
 import struct
-import time
 
 
 def replay(plan, backend, write):
@@ -18,13 +19,12 @@ def replay(plan, backend, write):
     backend.setup(plan)
     backend.drain()
     write("scenario %s\n" % plan["name"])
-    begun = awake = time.monotonic()
-    asleep = 0
+    begun, asleep = backend.time(), 0
     for step in plan["steps"]:
         write("@ %d %s\n" % (step["n"], step["text"]))
         if step["do"] == "ipvsadm":
             status, out, err = backend.ipvsadm(step["args"], step["stdin"])
-            write("late %.1f\n" % (time.monotonic() - begun - asleep))
+            write("late %.1f\n" % (backend.time() - begun - asleep))
             write("rc %d\n" % status)
             for mark, text in (("|", out), ("!", err)):
                 for line in text.splitlines():
@@ -38,8 +38,7 @@ def replay(plan, backend, write):
                 write("! %s\n" % error.strerror)
         elif step["do"] == "sleep":
             asleep += step["seconds"]
-            awake = max(awake + step["seconds"], time.monotonic())
-            time.sleep(max(0, awake - time.monotonic()))
+            backend.sleep(step["seconds"])
         else:
             raise ValueError("step %d: nothing here can do %r" % (step["n"], step["do"]))
         for interface, frame in backend.drain():

@@ -6,7 +6,9 @@ its kernel's end. Namespace, devices and daemon go when the process ends, howeve
 ends, so nothing has to be named or cleaned up.
 
 Nothing is timed here. settle (channel.py) says when every injected frame has its
-verdict and how many frames have been sent on each port; exactly those are read.
+verdict and how many frames have been sent on each port; exactly those are read. The
+daemon's clock is held and moved on by as much as a scenario sleeps (advance), so that
+a loaded machine makes no difference; unless the clock is to be the system's.
 """
 import ctypes
 import errno
@@ -30,7 +32,7 @@ SO_RCVBUFFORCE = 33
 TUNSETIFF, TUNSETPERSIST = 0x400454ca, 0x400454cb
 TAP_FLAGS = 0x0002 | 0x1000 | 0x0100     # IFF_TAP, IFF_NO_PI, IFF_MULTI_QUEUE, as net_tap has it
 SIOCSIFMTU, LARGEST = 0x8922, 9200
-PATIENCE = 60                     # seconds until something is called stuck
+PATIENCE = 120                    # seconds until something is called stuck
 EAL = ["--no-huge", "-m", "128", "--no-shconf", "--no-telemetry", "--no-pci"]
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -46,9 +48,11 @@ def die_with_parent():
 
 class Ripvsd:
     """The backend (see replay.py). binaries: folder of ripvsd and ripvsadm; cli:
-    the words that run an ipvsadm command line; workdir: a folder to write to."""
+    the words that run an ipvsadm command line; workdir: a folder to write to;
+    real_time: whether its clock goes by itself."""
 
-    def __init__(self, binaries, workdir, workers=1, exact=False, cli=None):
+    def __init__(self, binaries, workdir, workers=1, exact=False, cli=None,
+                 real_time=False):
         self.ripvsd = os.path.join(binaries, "ripvsd")
         self.ripvsadm = os.path.join(binaries, "ripvsadm")
         self.cli = cli or [self.ripvsadm]
@@ -58,6 +62,7 @@ class Ripvsd:
         self.environment = dict(os.environ, RIPVS_SOCKET=self.socket, LC_ALL="C")
         self.ports, self.injected, self.taken = {}, {}, {}
         self.daemon = self.channel = None
+        self.real_time, self.clock = real_time, time.monotonic() if real_time else 0
 
     # ---------------------------------------------------------- beginning and end
 
@@ -77,6 +82,8 @@ class Ripvsd:
                                            preexec_fn=die_with_parent, env=self.environment)
         self.wait_for_socket()
         self.channel = channel.Channel(self.socket, PATIENCE)
+        if self.real_time:
+            self.clock = time.monotonic()
         self.settle()                                # it answers: its ports are as they will be
         for name, end in self.ports.items():         # what arrives may be longer than what leaves
             fcntl.ioctl(end, SIOCSIFMTU, struct.pack("16si", name.encode(), LARGEST))
@@ -144,6 +151,22 @@ class Ripvsd:
         if done.returncode:
             raise OSError(2, "No such file or directory", done.stderr)
 
+    def time(self):
+        return time.monotonic() if self.real_time else self.clock
+
+    def sleep(self, seconds):
+        """So much time passes, by the system's clock since the last sleep ended."""
+        if self.real_time:
+            self.clock = max(self.clock + seconds, time.monotonic())
+            time.sleep(max(0, self.clock - time.monotonic()))
+            return
+        self.clock += seconds
+        try:
+            self.channel.advance(seconds)
+        except OSError as error:
+            self.must_live()
+            raise Stuck("advance: %s\n%s" % (error, self.last_words())) from None
+
     def inject(self, interface, frame):
         self.ports[interface].send(frame)
         self.injected[interface] += 1
@@ -205,6 +228,7 @@ def configuration(plan, backend):
     text = [toml(None, workers=backend.workers, socket=backend.socket,
                  connections=65536, icmp_ratelimit=0,
                  scheduling="exact" if backend.exact else None,
+                 clock=None if backend.real_time else "held",
                  ftp_ports=ftp_ports(ftp[0]["parameters"]) if ftp else []),
             toml("[eal]", args=EAL)]
     for number, interface in enumerate(plan["interfaces"]):

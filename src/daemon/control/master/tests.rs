@@ -519,6 +519,66 @@ fn a_service_s_number_is_used_again_only_when_none_of_its_dests_is_remembered() 
 }
 
 #[test]
+fn a_command_tells_the_workers_as_much_with_a_thousand_services_as_with_one() {
+    let told_by_each = |services: u16| {
+        let mut world = World::new(1);
+        for port in 1..=services {
+            let key = tcp(&format!("192.0.2.100:{port}"));
+            world.add_service(&key, &config("wrr")).unwrap();
+            world.add(&key, dest("10.0.0.11")).unwrap();
+        }
+        world.told();
+        let key = tcp("192.0.2.100:1");
+        let mut told = Vec::new();
+        world.add(&key, dest("10.0.0.12")).unwrap();
+        told.push(world.told().len());
+        world.edit(&key, dest("10.0.0.12")).unwrap();
+        told.push(world.told().len());
+        world.delete(&key, dest("10.0.0.12")).unwrap();
+        told.push(world.told().len());
+        world
+            .add_service(&tcp("192.0.2.101:1"), &config("rr"))
+            .unwrap();
+        told.push(world.told().len());
+        world.master.delete_service(&key, &mut world.fleet).unwrap();
+        told.push(world.told().len());
+        told
+    };
+    assert_eq!(told_by_each(1), [1; 5]);
+    assert_eq!(told_by_each(1000), [1; 5]);
+}
+
+#[test]
+fn what_the_trash_counts_by_service_goes_with_its_dests() {
+    let mut world = World::new(1);
+    let keys: Vec<_> = (1..=20)
+        .map(|port| tcp(&format!("192.0.2.1:{port}")))
+        .collect();
+    for _ in 0..3 {
+        for key in &keys {
+            world.add_service(key, &config("rr")).unwrap();
+            world.add(key, dest("10.0.0.11")).unwrap();
+            world.add(key, dest("10.0.0.12")).unwrap();
+        }
+        world.master.flush(&mut world.fleet);
+        assert_eq!(world.master.trash.remembered(), (40, 40));
+        world.deliver();
+    }
+    for _ in 0..40 {
+        world.now += Duration::from_secs(10);
+        world.master.empty_trash(world.now, &mut world.fleet);
+        world.deliver();
+    }
+    assert_eq!(world.master.trash.remembered(), (0, 0));
+    world.add_service(&keys[0], &config("rr")).unwrap();
+    let told = world.told();
+    let [Delta::ServiceAdd { id, .. }] = told[told.len() - 1..] else {
+        panic!("{told:?}")
+    };
+    assert!(id.0 < 60, "numbers are used again");
+}
+
+#[test]
 fn mh_gets_one_table_for_all_changes_of_a_round() {
     let mut world = World::new(2);
     let key = tcp("192.0.2.100:80");

@@ -29,6 +29,8 @@ struct Entry {
 #[derive(Default)]
 pub struct Trash {
     entries: HashMap<(ServiceKey, DestKey), Entry>,
+    /// How many entries are of dests that a service had, by its id.
+    of_service: HashMap<ServiceId, usize>,
     next_look: Option<Instant>,
     /// Dests that the workers are told to forget: their ids are free when the tickets are through.
     freed_dests: Vec<(Ticket, DestId)>,
@@ -44,17 +46,38 @@ impl Trash {
             service: service_id,
             idle_since: None,
         };
-        self.entries.insert((service, dest), entry);
+        *self.of_service.entry(service_id).or_default() += 1;
+        if let Some(old) = self.entries.insert((service, dest), entry) {
+            forget(&mut self.of_service, old.service);
+        }
     }
 
     /// A dest is added: the one of that name that was deleted, if it is still here.
     pub fn take(&mut self, service: ServiceKey, dest: DestKey) -> Option<DestId> {
-        self.entries.remove(&(service, dest)).map(|entry| entry.id)
+        let entry = self.entries.remove(&(service, dest))?;
+        forget(&mut self.of_service, entry.service);
+        Some(entry.id)
+    }
+
+    /// Dests that are remembered, and the sum of what is counted by service: the same.
+    #[cfg(test)]
+    pub fn remembered(&self) -> (usize, usize) {
+        (self.entries.len(), self.of_service.values().sum())
     }
 
     /// A service has been deleted.
     pub fn retire_service(&mut self, id: ServiceId, ticket: Ticket) {
         self.retired.push((ticket, id));
+    }
+}
+
+/// A dest of that service is remembered no more.
+fn forget(of_service: &mut HashMap<ServiceId, usize>, service: ServiceId) {
+    if let Some(count) = of_service.get_mut(&service) {
+        *count -= 1;
+        if *count == 0 {
+            of_service.remove(&service);
+        }
     }
 }
 
@@ -83,11 +106,12 @@ impl Master {
             let since = *entry.idle_since.get_or_insert(now);
             let stays = now.duration_since(since) < STAY;
             if !stays {
-                gone.push(entry.id);
+                gone.push((entry.id, entry.service));
             }
             stays
         });
-        for id in gone {
+        for (id, service) in gone {
+            forget(&mut self.trash.of_service, service);
             fleet.change(|_| Delta::DestFree { id });
             self.dests.take(id.0);
             self.trash.freed_dests.push((fleet.ticket(), id));
@@ -108,10 +132,10 @@ impl Master {
         if self.trash.retired.is_empty() {
             return;
         }
-        let entries = &self.trash.entries;
+        let of_service = &self.trash.of_service;
         let services = &mut self.services;
         self.trash.retired.retain(|(ticket, id)| {
-            let done = applied(*ticket) && !entries.values().any(|entry| entry.service == *id);
+            let done = applied(*ticket) && !of_service.contains_key(id);
             if done {
                 services.free(id.0);
             }

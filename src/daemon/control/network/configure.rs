@@ -1,7 +1,9 @@
 //! The network layer out of a configuration, and what was changed since then.
 
+use std::collections::BTreeSet;
+
 use ripvs_api::ripvs::{
-    Addr, Divert, Neigh, NeighState, PortChange, PortKind, Request, Route, RouteKind,
+    Addr, Divert, MarkRule, Neigh, NeighState, PortChange, PortKind, Request, Route, RouteKind,
 };
 use ripvs_api::Refusal;
 use ripvs_core::net::{IfAddr, Iface, Mac, NetDelta, Prefix};
@@ -11,7 +13,7 @@ use ripvs_packet::PortId;
 use super::super::fleet::Fleet;
 use super::{shown_prefix, Configured, Named, Network};
 use crate::config::values::{self, Cidr};
-use crate::config::{At, Config};
+use crate::config::{self, At, Config};
 
 /// A port as it was started, for the interface on it.
 pub struct PortSetup {
@@ -52,7 +54,138 @@ fn prefix(prefix: values::Prefix) -> ripvs_api::ripvs::Prefix {
     }
 }
 
+fn route(route: &config::Route) -> Route {
+    Route {
+        prefix: prefix(route.prefix.value),
+        via: route.via.as_ref().map(|via| via.value),
+        dev: route.dev.as_ref().map(|dev| dev.value.0.clone()),
+        mtu: route.mtu.as_ref().map(|mtu| u32::from(mtu.value)),
+        from: route.from.as_ref().map(|from| prefix(from.value)),
+        kind: RouteKind::Static,
+    }
+}
+
+fn neighbour(neighbour: &config::Neighbour) -> Neigh {
+    Neigh {
+        addr: neighbour.address.value,
+        dev: neighbour.interface.value.0.clone(),
+        mac: Some(ripvs_api::ripvs::Mac(neighbour.mac.0)),
+        state: NeighState::Permanent,
+        waiting: 0,
+    }
+}
+
+fn mark(rule: &config::Mark) -> MarkRule {
+    let ranges = |ports: &[values::PortRange]| {
+        let range = |r: &values::PortRange| ripvs_api::ripvs::PortRange {
+            first: r.first,
+            last: r.last,
+        };
+        ports.iter().map(range).collect()
+    };
+    MarkRule {
+        mark: rule.mark.value,
+        protocol: rule.protocol.map(|protocol| protocol.0),
+        src: rule.source.as_ref().map(|at| prefix(at.value)),
+        dst: rule.destination.as_ref().map(|at| prefix(at.value)),
+        sports: ranges(&rule.source_ports),
+        dports: ranges(&rule.destination_ports),
+        dev: rule.interface.as_ref().map(|at| at.value.0.clone()),
+    }
+}
+
+fn diverts(config: &Config) -> BTreeSet<u32> {
+    let diverted = config.marks.iter().filter(|rule| rule.divert);
+    diverted.map(|rule| rule.mark.value).collect()
+}
+
+impl Configured {
+    /// What a configuration says of what can be changed at run time, but for the ports' own settings.
+    fn of(config: &Config) -> Configured {
+        let on = |dev: &str, addresses: &[At<Cidr>]| -> Vec<Addr> {
+            let addr = |at: &At<Cidr>| Addr {
+                addr: ripvs_api::ripvs::Prefix {
+                    addr: at.value.address,
+                    len: at.value.length,
+                },
+                dev: dev.to_string(),
+            };
+            addresses.iter().map(addr).collect()
+        };
+        let mut addresses = on("lo", &config.loopback);
+        for port in &config.ports {
+            addresses.extend(on(&port.name.value.0, &port.addresses));
+        }
+        for vlan in &config.vlans {
+            addresses.extend(on(&vlan.name.value.0, &vlan.addresses));
+        }
+        for bond in &config.bonds {
+            addresses.extend(on(&bond.name.value.0, &bond.addresses));
+        }
+        Configured {
+            addresses,
+            routes: config.routes.iter().map(route).collect(),
+            neighbours: config.neighbours.iter().map(neighbour).collect(),
+            marks: config.marks.iter().map(mark).collect(),
+            diverts: diverts(config),
+            ports: Vec::new(),
+        }
+    }
+
+    /// The requests that make `new` out of this. What hangs on something else goes before it, and comes after it.
+    fn changes(&self, new: &Configured) -> Vec<Request> {
+        let mut requests = Vec::new();
+        requests.extend(missing(&self.neighbours, &new.neighbours).map(Request::DelNeigh));
+        requests.extend(missing(&self.routes, &new.routes).map(Request::DelRoute));
+        requests.extend(missing(&self.addresses, &new.addresses).map(Request::DelAddr));
+        requests.extend(missing(&new.addresses, &self.addresses).map(Request::AddAddr));
+        requests.extend(missing(&new.routes, &self.routes).map(Request::AddRoute));
+        requests.extend(missing(&new.neighbours, &self.neighbours).map(Request::AddNeigh));
+        requests.extend(missing(&self.marks, &new.marks).map(Request::DelMark));
+        requests.extend(missing(&new.marks, &self.marks).map(Request::AddMark));
+        let divert = |mark: &u32| Divert { mark: *mark };
+        let (gone, come) = (
+            self.diverts.difference(&new.diverts),
+            new.diverts.difference(&self.diverts),
+        );
+        requests.extend(gone.map(divert).map(Request::DelDivert));
+        requests.extend(come.map(divert).map(Request::AddDivert));
+        requests
+    }
+
+    /// Takes over what a request changes.
+    fn note(&mut self, request: &Request) {
+        match request {
+            Request::AddAddr(addr) => self.addresses.push(addr.clone()),
+            Request::DelAddr(addr) => self.addresses.retain(|known| known != addr),
+            Request::AddRoute(route) => self.routes.push(route.clone()),
+            Request::DelRoute(route) => self.routes.retain(|known| known != route),
+            Request::AddNeigh(neigh) => self.neighbours.push(neigh.clone()),
+            Request::DelNeigh(neigh) => self.neighbours.retain(|known| known != neigh),
+            Request::AddMark(rule) => self.marks.push(rule.clone()),
+            Request::DelMark(rule) => self.marks.retain(|known| known != rule),
+            Request::AddDivert(divert) => {
+                self.diverts.insert(divert.mark);
+            }
+            Request::DelDivert(divert) => {
+                self.diverts.remove(&divert.mark);
+            }
+            _ => {}
+        }
+    }
+}
+
 impl Network {
+    /// The requests that lead from one configuration to another, as far as that goes without a restart.
+    pub fn reconfiguration(old: &Config, new: &Config) -> Vec<Request> {
+        Configured::of(old).changes(&Configured::of(new))
+    }
+
+    /// From here on what this request says counts as configured.
+    pub fn now_configured(&mut self, request: &Request) {
+        self.configured.note(request);
+    }
+
     /// Makes what the configuration says, over the ports as they were started, in the order of their numbers.
     ///
     /// # Errors
@@ -74,15 +207,7 @@ impl Network {
                 fleet,
             );
         }
-        for route in &config.routes {
-            let route = Route {
-                prefix: prefix(route.prefix.value),
-                via: route.via.as_ref().map(|via| via.value),
-                dev: route.dev.as_ref().map(|dev| dev.value.0.clone()),
-                mtu: route.mtu.as_ref().map(|mtu| u32::from(mtu.value)),
-                from: route.from.as_ref().map(|from| prefix(from.value)),
-                kind: RouteKind::Static,
-            };
+        for route in config.routes.iter().map(route) {
             self.add_route(&route, fleet).map_err(|refusal| {
                 Refusal::new(
                     refusal.errno,
@@ -90,37 +215,14 @@ impl Network {
                 )
             })?;
         }
-        for neighbour in &config.neighbours {
-            let neigh = Neigh {
-                addr: neighbour.address.value,
-                dev: neighbour.interface.value.0.clone(),
-                mac: Some(ripvs_api::ripvs::Mac(neighbour.mac.0)),
-                state: NeighState::Permanent,
-                waiting: 0,
-            };
+        for neigh in config.neighbours.iter().map(neighbour) {
             self.add_neighbour(&neigh, fleet)?;
         }
         for rule in &config.marks {
-            let ranges = |ports: &[values::PortRange]| {
-                let range = |r: &values::PortRange| ripvs_api::ripvs::PortRange {
-                    first: r.first,
-                    last: r.last,
-                };
-                ports.iter().map(range).collect()
-            };
-            let mark = ripvs_api::ripvs::MarkRule {
-                mark: rule.mark.value,
-                protocol: rule.protocol.map(|protocol| protocol.0),
-                src: rule.source.as_ref().map(|at| prefix(at.value)),
-                dst: rule.destination.as_ref().map(|at| prefix(at.value)),
-                sports: ranges(&rule.source_ports),
-                dports: ranges(&rule.destination_ports),
-                dev: rule.interface.as_ref().map(|at| at.value.0.clone()),
-            };
-            self.add_mark(&mark, fleet)?;
-            if rule.divert && !self.diverts.contains(&mark.mark) {
-                self.add_divert(&Divert { mark: mark.mark }, fleet)?;
-            }
+            self.add_mark(&mark(rule), fleet)?;
+        }
+        for mark in diverts(config) {
+            self.add_divert(&Divert { mark }, fleet)?;
         }
         self.configured = self.as_configured();
         Ok(())
@@ -241,7 +343,7 @@ impl Network {
     pub fn requests(&self) -> Vec<Request> {
         let (old, new) = (&self.configured, self.as_configured());
         let mut requests = Vec::new();
-        for ((name, up, mac, mtu), was) in new.ports.into_iter().zip(&old.ports) {
+        for ((name, up, mac, mtu), was) in new.ports.iter().cloned().zip(&old.ports) {
             let change = PortChange {
                 up: (up != was.1).then_some(up),
                 mac: (mac != was.2).then_some(ripvs_api::ripvs::Mac(mac)),
@@ -252,42 +354,7 @@ impl Network {
                 requests.push(Request::SetPort(change));
             }
         }
-        let gone = |was: &[Neigh], now: &[Neigh]| -> Vec<Neigh> {
-            was.iter()
-                .filter(|entry| !now.contains(entry))
-                .cloned()
-                .collect()
-        };
-        // What hangs on something else goes before it, and comes after it.
-        requests.extend(
-            gone(&old.neighbours, &new.neighbours)
-                .into_iter()
-                .map(Request::DelNeigh),
-        );
-        requests.extend(missing(&old.routes, &new.routes).map(Request::DelRoute));
-        requests.extend(missing(&old.addresses, &new.addresses).map(Request::DelAddr));
-        requests.extend(missing(&new.addresses, &old.addresses).map(Request::AddAddr));
-        requests.extend(missing(&new.routes, &old.routes).map(Request::AddRoute));
-        requests.extend(
-            gone(&new.neighbours, &old.neighbours)
-                .into_iter()
-                .map(Request::AddNeigh),
-        );
-        requests.extend(missing(&old.marks, &new.marks).map(Request::DelMark));
-        requests.extend(missing(&new.marks, &old.marks).map(Request::AddMark));
-        let divert = |mark: &u32| Divert { mark: *mark };
-        requests.extend(
-            old.diverts
-                .difference(&new.diverts)
-                .map(divert)
-                .map(Request::DelDivert),
-        );
-        requests.extend(
-            new.diverts
-                .difference(&old.diverts)
-                .map(divert)
-                .map(Request::AddDivert),
-        );
+        requests.extend(old.changes(&new));
         requests
     }
 

@@ -160,7 +160,7 @@ fn bad_devices(bed: &Bed) {
         ("net_pcap0,rx_pcap=/nonexistent/file.pcap", "pcap format"),
         (
             "net_tap0,iface=a_name_that_is_far_too_long_for_linux",
-            "at most 15",
+            "1 to 15",
         ),
         ("net_af_packet0,iface=nosuchif", "network namespace"),
     ] {

@@ -12,21 +12,19 @@
 
 use std::vec::Drain;
 
-use ripvs_packet::eth::{self, ethertype};
 use ripvs_packet::{tcp, udp, Frame, PortId};
 
-use crate::conn::{ConnId, ConnTable, Flags, Key, OutKey, Record};
+use crate::conn::{ConnId, Flags, Key, OutKey, Record};
 use crate::family::{V4, V6};
+use crate::glance::{Glance, Way};
 use crate::hop::HopNumber;
-use crate::net::Mac;
+use crate::ledger::{Account, Ledger, Sums};
 use crate::plain::{Parts, Plain};
 use crate::rewrite::{translate_ip, End, Side};
-use crate::service::{Dest, Services};
 use crate::spec::Forward;
 use crate::state::{self, Direction, Signal, Step, Timeouts};
-use crate::tally::Tally;
 use crate::tunnel::Wrapping;
-use crate::types::{proto, Af, ServiceId, Tick, Time};
+use crate::types::{proto, Tick, Time};
 use crate::worker::{Io, Tables, Worker};
 
 /// Records with any of these flags are not for this way.
@@ -34,67 +32,6 @@ const UNUSUAL: Flags = Flags::ONE_PACKET
     .with(Flags::APP)
     .with(Flags::IN_SEQ)
     .with(Flags::OUT_SEQ);
-
-/// By which family and which key a packet's connection is looked for.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Way {
-    /// Not at all: the ordinary way.
-    Ordinary,
-    /// IPv4 to a virtual address.
-    In4,
-    /// IPv4 to elsewhere.
-    Out4,
-    /// IPv6 to a virtual address.
-    In6,
-    /// IPv6 to elsewhere.
-    Out6,
-}
-
-/// What the first look at a frame found.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Glance {
-    way: Way,
-    /// Where the packet begins.
-    l3: u8,
-    /// TCP or UDP.
-    protocol: u8,
-    /// Length of the packet.
-    len: u16,
-    /// The connection that the index suggests.
-    found: ConnId,
-    /// What the connection is found by.
-    hash: u64,
-}
-
-impl Glance {
-    const ORDINARY: Glance = Glance {
-        way: Way::Ordinary,
-        l3: 0,
-        protocol: 0,
-        len: 0,
-        found: ConnTable::<V4>::NOBODY,
-        hash: 0,
-    };
-
-    /// The hash, for a packet to an address of ours or not; 0 where it is not known.
-    pub fn hash(&self, local: bool) -> u64 {
-        match self.way {
-            Way::In4 | Way::In6 if local => self.hash,
-            Way::Out4 | Way::Out6 if !local => self.hash,
-            _ => 0,
-        }
-    }
-}
-
-/// How long a packet must be for its transport header to be there; `None` for protocols that are not taken.
-#[inline(always)]
-fn least_len<A: Plain>(protocol: u8) -> Option<usize> {
-    match protocol {
-        proto::UDP => Some(A::HEADER + udp::HEADER_LEN),
-        proto::TCP => Some(A::HEADER + tcp::HEADER_LEN),
-        _ => None,
-    }
-}
 
 /// What the packet is to its connection. `None` for a SYN, which may begin another one.
 #[inline(always)]
@@ -134,84 +71,13 @@ struct Moment {
     disturbed: bool,
 }
 
-/// What is the same for all frames of a burst.
-#[derive(Clone, Copy, Debug)]
-struct Lane {
-    port: PortId,
-    /// Whether there are services of IPv4, of IPv6.
-    enabled: [bool; 2],
-    /// The MAC address for untagged frames.
-    mac: Option<Mac>,
-    /// The services' addresses that the last packets to one were for: most likely the next one's, too. Zeros at first.
-    vips: ([u8; 4], [u8; 16]),
-}
-
-/// What packets add to the counters of their service and of all traffic: written when the burst ends or another service
-/// comes.
-#[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Sums {
-    service: ServiceId,
-    /// Packets and bytes from clients, packets and bytes from servers.
-    counts: [u64; 4],
-}
-
-impl Sums {
-    /// Counts a packet for a dest and its service.
-    #[inline(always)]
-    fn add(
-        &mut self,
-        dest: &Dest,
-        direction: Direction,
-        bytes: usize,
-        services: &Services,
-        total: &Tally,
-    ) {
-        if dest.service != self.service {
-            self.write(services, total);
-            self.service = dest.service;
-        }
-        match direction {
-            Direction::Input => {
-                dest.tally.inbound(bytes);
-                self.counts[0] += 1;
-                self.counts[1] += bytes as u64;
-            }
-            Direction::Output => {
-                dest.tally.outbound(bytes);
-                self.counts[2] += 1;
-                self.counts[3] += bytes as u64;
-            }
-        }
-    }
-
-    fn write(&mut self, services: &Services, total: &Tally) {
-        let counts = std::mem::take(&mut self.counts);
-        if counts == [0; 4] {
-            return;
-        }
-        total.add(counts);
-        if let Some(service) = services.get(self.service) {
-            service.tally.add(counts);
-        }
-    }
-}
-
 impl<F: Frame> Worker<F> {
     /// Takes a burst of frames from a port.
     pub fn burst(&mut self, now: Time, port: PortId, frames: &mut Vec<F>, io: &mut impl Io<F>) {
         self.net.counters.received += frames.len() as u64;
         self.hops.note_time(now);
         let mut glances = std::mem::take(&mut self.glances);
-        glances.clear();
-        match self.lane(port) {
-            Some(mut lane) => {
-                glances.extend(frames.iter().map(|frame| self.glance(&mut lane, frame)));
-            }
-            None => glances.extend(frames.iter().map(|_| Glance::ORDINARY)),
-        }
-        for glance in &mut glances {
-            self.suggest(glance);
-        }
+        self.foresee(port, frames, &mut glances);
         let mut moment = Moment {
             now,
             tick: now.tick(),
@@ -237,7 +103,7 @@ impl<F: Frame> Worker<F> {
         }
         drop(frames);
         self.glances = glances;
-        self.sums.write(&self.services, &self.total);
+        self.sums.end(self.services.ledger(), &self.total);
         self.flush(io);
     }
 
@@ -261,6 +127,12 @@ impl<F: Frame> Worker<F> {
             } else {
                 self.outbound::<A>(moment, glance, frame, io)
             };
+            let Err(frame) = passed else { continue };
+            let passed = if IN && self.net.vip_hints().crowded() {
+                self.answer_after_all::<A>(moment, glance, frame, io)
+            } else {
+                Err(frame)
+            };
             if let Err(frame) = passed {
                 return (taken, Some(frame));
             }
@@ -268,105 +140,29 @@ impl<F: Frame> Worker<F> {
         (taken, None)
     }
 
-    /// What is the same for all frames from a port, where packets may take this way at all.
-    #[inline]
-    fn lane(&self, port: PortId) -> Option<Lane> {
-        let ifaces = self.net.ifaces();
-        let enabled = [Af::V4, Af::V6].map(|af| self.services.enabled(af));
-        let usual =
-            enabled != [false; 2] && self.marks.is_empty() && ifaces.companion_of(port).is_none();
-        let untagged = ifaces.ingress(port, None).filter(|iface| iface.up);
-        usual.then(|| Lane {
-            port,
-            enabled,
-            mac: untagged.map(|iface| iface.mac),
-            vips: Default::default(),
-        })
-    }
-
-    /// Looks at a frame for the first time, and asks for the memory where its connection is found.
-    #[inline(always)]
-    fn glance(&self, lane: &mut Lane, frame: &F) -> Glance {
-        let head = frame.head();
-        let mut look = || {
-            let l2: &[u8; eth::HEADER_LEN] = head.first_chunk()?;
-            let to: &Mac = l2.first_chunk()?;
-            let kind = u16::from_be_bytes([l2[eth::TYPE], l2[eth::TYPE + 1]]);
-            if kind == ethertype::VLAN {
-                return self.glance_tagged(lane, frame);
-            }
-            if Some(*to) != lane.mac {
-                return None;
-            }
-            self.glance_l3(lane, kind, frame, eth::HEADER_LEN)
-        };
-        look().unwrap_or(Glance::ORDINARY)
-    }
-
-    fn glance_tagged(&self, lane: &mut Lane, frame: &F) -> Option<Glance> {
-        let head = frame.head();
-        let l2: &[u8; eth::HEADER_LEN + eth::TAG_LEN] = head.first_chunk()?;
-        let vlan = u16::from_be_bytes([l2[14], l2[15]]) & 0xfff;
-        let kind = u16::from_be_bytes([l2[16], l2[17]]);
-        let iface = self.net.ifaces().ingress(lane.port, Some(vlan))?;
-        if !iface.up || iface.mac != l2[..6] {
-            return None;
-        }
-        self.glance_l3(lane, kind, frame, l2.len())
-    }
-
-    #[inline(always)]
-    fn glance_l3(&self, lane: &mut Lane, kind: u16, frame: &F, l3: usize) -> Option<Glance> {
-        match kind {
-            ethertype::IPV4 => self.glance_ip::<V4>(lane, frame, l3),
-            ethertype::IPV6 => self.glance_ip::<V6>(lane, frame, l3),
-            _ => None,
-        }
-    }
-
-    #[inline(always)]
-    fn glance_ip<A: Tables<F>>(&self, lane: &mut Lane, frame: &F, l3: usize) -> Option<Glance> {
-        let ip = frame.head().get(l3..)?;
-        let start = A::start(ip)?;
-        let (len, protocol) = A::plain(start)?;
-        let least = least_len::<A>(protocol)?;
-        let there = lane.enabled[A::AF as usize]
-            && usize::from(len) >= least
-            && usize::from(len) <= frame.len() - l3
-            && ip.len() >= least;
-        if !there {
-            return None;
+    /// A packet that was taken for a client's, but is not to a virtual address.
+    #[inline(never)]
+    fn answer_after_all<A: Tables<F>>(
+        &mut self,
+        moment: Moment,
+        glance: &Glance,
+        frame: F,
+        io: &mut impl Io<F>,
+    ) -> Result<(), F> {
+        let ip = frame.head().get(usize::from(glance.l3)..);
+        let key: OutKey<A> = A::answer_key(usual!(frame, ip.and_then(A::start)));
+        if self.net.is_vip(A::to_ip(key.caddr)) {
+            return Err(frame);
         }
         let table = A::table(self);
-        let request = A::request_key(start);
-        // This is but a guess: one that is wrong finds no connection.
-        let last = A::last_vip(&mut lane.vips);
-        let virt = *last == request.vaddr || self.net.is_vip(A::to_ip(request.vaddr));
-        let (way, hash) = if virt {
-            *last = request.vaddr;
-            (A::IN, table.hash_in(&request))
-        } else {
-            (A::OUT, table.hash_out(&A::answer_key(start)))
-        };
-        table.prefetch_index(hash);
-        Some(Glance {
-            way,
-            l3: l3 as u8,
-            protocol,
-            len,
-            found: ConnTable::<A>::NOBODY,
+        let hash = table.hash_out(&key);
+        let glance = Glance {
+            way: A::OUT,
             hash,
-        })
-    }
-
-    /// Asks for the record of the connection that the index suggests.
-    #[inline(always)]
-    fn suggest(&self, glance: &mut Glance) {
-        glance.found = match glance.way {
-            Way::In4 | Way::Out4 => self.conns4.suggest(glance.hash),
-            Way::In6 | Way::Out6 => self.conns6.suggest(glance.hash),
-            Way::Ordinary => return,
+            found: table.suggest(hash),
+            ..*glance
         };
+        self.outbound::<A>(moment, &glance, frame, io)
     }
 
     /// A client's packet; it comes back, untouched, where anything is unusual.
@@ -387,7 +183,6 @@ impl<F: Frame> Worker<F> {
             hops,
             net,
             sums,
-            total,
         } = A::parts(self);
         let (l3, len) = (usize::from(glance.l3), usize::from(glance.len));
         let protocol = glance.protocol;
@@ -400,23 +195,23 @@ impl<F: Frame> Worker<F> {
         let known = table.known_in(found, glance.hash, &key);
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
         let signal = usual!(frame, signal::<A>(ip, protocol));
-        let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
+        let ledger = services.ledger();
+        let account = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
         let number = HopNumber(record.hop_in);
         let exit = usual!(frame, hops.usual(number, moment.now, net));
-        if !dest.available {
+        if !account.available {
             return Err(frame);
         }
         let fits = len <= usize::from(exit.mtu);
         let books = Books {
             timeouts,
             secure,
-            services,
+            ledger,
             sums,
-            total,
         };
         let step = match record.forward() {
             Forward::Route if fits => {
-                let step = books.enter(record, dest, Direction::Input, signal, len, moment.tick);
+                let step = books.enter(record, account, Direction::Input, signal, len, moment.tick);
                 A::decrement_ttl(ip);
                 shorten(&mut frame, l3 + len);
                 exit.send(frame, l3, net, io);
@@ -424,7 +219,7 @@ impl<F: Frame> Worker<F> {
             }
             // A UDP datagram without a checksum gets one.
             Forward::Masq if fits && !lacks_checksum::<A>(ip, protocol) => {
-                let step = books.enter(record, dest, Direction::Input, signal, len, moment.tick);
+                let step = books.enter(record, account, Direction::Input, signal, len, moment.tick);
                 let server = End::<A> {
                     addr: record.daddr(),
                     port: record.dport(),
@@ -442,10 +237,11 @@ impl<F: Frame> Worker<F> {
             Forward::Tunnel => {
                 let (df, tos) = A::df_and_tos(usual!(frame, A::start(ip)));
                 let exit = *exit;
+                let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
                 let way = (&exit, hops.source(number));
                 let wrapping = Wrapping::of::<A>(moment.now, dest, way, len, df && !cut, tos);
                 let wrapping = usual!(frame, wrapping);
-                let step = books.enter(record, dest, Direction::Input, signal, len, moment.tick);
+                let step = books.enter(record, account, Direction::Input, signal, len, moment.tick);
                 A::decrement_ttl(ip);
                 shorten(&mut frame, l3 + len);
                 let client = End::<A> {
@@ -480,7 +276,6 @@ impl<F: Frame> Worker<F> {
             hops,
             net,
             sums,
-            total,
         } = A::parts(self);
         let (l3, len) = (usize::from(glance.l3), usize::from(glance.len));
         let protocol = glance.protocol;
@@ -495,11 +290,12 @@ impl<F: Frame> Worker<F> {
         let known = table.known_out(found, glance.hash, &key);
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
         let signal = usual!(frame, signal::<A>(ip, protocol));
-        let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
+        let ledger = services.ledger();
+        let account = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
         let number = HopNumber(record.hop_out);
         let exit = usual!(frame, hops.usual(number, moment.now, net));
         let usual = record.forward() == Forward::Masq
-            && dest.available
+            && account.available
             && len <= usize::from(exit.mtu)
             && !by_source
             && !lacks_checksum::<A>(ip, protocol);
@@ -509,11 +305,10 @@ impl<F: Frame> Worker<F> {
         let books = Books {
             timeouts,
             secure,
-            services,
+            ledger,
             sums,
-            total,
         };
-        let step = books.enter(record, dest, Direction::Output, signal, len, moment.tick);
+        let step = books.enter(record, account, Direction::Output, signal, len, moment.tick);
         let virt = End::<A> {
             addr: record.vaddr(),
             port: record.vport(),
@@ -547,9 +342,8 @@ impl<F: Frame> Worker<F> {
 struct Books<'a> {
     timeouts: &'a Timeouts,
     secure: bool,
-    services: &'a Services,
+    ledger: &'a Ledger,
     sums: &'a mut Sums,
-    total: &'a Tally,
 }
 
 impl Books<'_> {
@@ -559,14 +353,13 @@ impl Books<'_> {
     fn enter<A: Plain>(
         self,
         record: &mut Record<A>,
-        dest: &Dest,
+        account: &Account,
         direction: Direction,
         signal: Signal,
         len: usize,
         tick: Tick,
     ) -> Option<Step> {
-        self.sums
-            .add(dest, direction, len, self.services, self.total);
+        self.sums.add(account, direction, len, self.ledger);
         if direction == Direction::Input {
             record.count_packet();
         }

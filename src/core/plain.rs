@@ -4,14 +4,14 @@
 use ripvs_packet::{ipv4, ipv6, parse, Frame};
 
 use crate::conn::{ConnTable, Key, OutKey};
-use crate::express::{Sums, Way};
 use crate::family::{V4, V6};
+use crate::glance::Way;
 use crate::hop::Hops;
+use crate::ledger::Sums;
 use crate::net::Net;
 use crate::rewrite::Ip;
 use crate::service::Services;
 use crate::state::Timeouts;
-use crate::tally::Tally;
 use crate::worker::Worker;
 
 /// An address family's plain packets. Their start, the IP header and the ports, is an array, so that lengths are compared
@@ -174,7 +174,6 @@ pub(crate) struct Parts<'a, A: Ip, F: Frame> {
     pub hops: &'a mut Hops,
     pub net: &'a mut Net<F>,
     pub sums: &'a mut Sums,
-    pub total: &'a Tally,
 }
 
 macro_rules! parts {
@@ -190,7 +189,6 @@ macro_rules! parts {
                     hops: &mut worker.hops,
                     net: &mut worker.net,
                     sums: &mut worker.sums,
-                    total: &worker.total,
                 }
             }
         }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::ledger::{Account, Ledger};
 use crate::sched::{Group, Member};
 use crate::spec::{service_flags, DestSpec, Forward, ServiceKey, ServiceSpec, TunnelKind};
 use crate::tally::Tally;
@@ -127,6 +128,7 @@ pub struct Services {
     share: (u16, u16),
     services: Vec<Option<Service>>,
     dests: Vec<Option<Dest>>,
+    ledger: Ledger,
     by_key: HashMap<ServiceKey, ServiceId>,
     /// Services by family.
     families: [usize; 2],
@@ -187,6 +189,12 @@ impl Services {
     /// The dest of that id.
     pub fn dest_mut(&mut self, id: DestId) -> Option<&mut Dest> {
         self.dests.get_mut(id.0 as usize)?.as_mut()
+    }
+
+    /// Where packets are counted.
+    #[inline(always)]
+    pub(crate) fn ledger(&self) -> &Ledger {
+        &self.ledger
     }
 
     /// Lets schedulers forget what they have not used for long: a bounded number of services a call, all in turn.
@@ -301,6 +309,7 @@ impl Services {
         self.hold(spec.key.addr(), 1, 0);
         let (worker, workers) = if spec.exact { (0, 1) } else { self.share };
         let group = Group::new(spec.sched, spec.flags, worker, workers);
+        self.ledger.set_service(id, Some(tally.clone()));
         self.services[at] = Some(Service {
             spec,
             group,
@@ -334,6 +343,7 @@ impl Services {
             self.remove_dest(dest);
         }
         if let Some(service) = self.services[id.0 as usize].take() {
+            self.ledger.set_service(id, None);
             self.count_special(&service.spec.key, -1);
             self.engines -= usize::from(service.spec.pe_sip);
             self.by_key.remove(&service.spec.key);
@@ -382,6 +392,12 @@ impl Services {
             Some(old) => (old.overloaded && spec.upper != 0, old.loads),
             None => (false, Loads::default()),
         };
+        let account = Account {
+            tally: tally.clone(),
+            service,
+            available: true,
+        };
+        self.ledger.set_dest(id, Some(account));
         self.dests[at] = Some(Dest {
             spec: spec.clone(),
             service,
@@ -441,6 +457,8 @@ impl Services {
             return;
         };
         dest.available = false;
+        self.ledger.suspend(id);
+        let Some(dest) = self.dest(id) else { return };
         let (service, spec) = (dest.service, dest.spec.clone());
         let Some(entry) = self.get_mut(service) else {
             return;
@@ -455,6 +473,7 @@ impl Services {
     pub fn free_dest(&mut self, id: DestId) {
         if let Some(place) = self.dests.get_mut(id.0 as usize) {
             if let Some(dest) = place.take_if(|dest| !dest.available) {
+                self.ledger.set_dest(id, None);
                 self.hold(dest.vaddr, 0, -1);
             }
         }

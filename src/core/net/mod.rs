@@ -23,6 +23,7 @@ mod arp;
 mod control;
 mod echo;
 mod forward;
+mod hints;
 mod icmp;
 mod iface;
 mod ingress;
@@ -200,6 +201,12 @@ impl<F: Frame> Net<F> {
     #[inline]
     pub fn is_vip(&self, addr: IpAddr) -> bool {
         self.routes.is_vip(addr)
+    }
+
+    /// Addresses of services, as guesses.
+    #[inline(always)]
+    pub(crate) fn vip_hints(&self) -> &hints::Hints {
+        self.routes.vip_hints()
     }
 
     /// The source address of a packet that we send to `dst` by this way; `None` where we have none of its family.

@@ -5,8 +5,10 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use hashbrown::HashSet;
 
+use super::hints::Hints;
 use super::iface::{IfAddr, Iface, Ifaces, LO};
 use super::lpm::{common_prefix, Lpm, Prefix};
+use crate::family::{Family, V4, V6};
 use crate::types::IfaceId;
 
 /// A route as an operator wrote it. Where `dev` is missing it is the interface by which `via` is reached.
@@ -93,6 +95,14 @@ struct Entry {
     mtu: u16,
 }
 
+/// An address as [`Hints`] takes it.
+fn words(addr: IpAddr) -> (u64, u64) {
+    match addr {
+        IpAddr::V4(addr) => V4::words(addr.octets()),
+        IpAddr::V6(addr) => V6::words(addr.octets()),
+    }
+}
+
 /// A routing table: the usable ways of a prefix, in the order they were added.
 type Table = Lpm<Vec<Entry>>;
 
@@ -105,6 +115,8 @@ pub struct Routes {
     main: Table,
     /// The addresses of services.
     vips: HashSet<IpAddr>,
+    /// The same, as guesses.
+    hints: Hints,
     generation: u32,
 }
 
@@ -152,6 +164,12 @@ impl Routes {
     #[inline]
     pub fn is_vip(&self, addr: IpAddr) -> bool {
         self.vips.contains(&addr)
+    }
+
+    /// The addresses of services, as guesses.
+    #[inline(always)]
+    pub(crate) fn vip_hints(&self) -> &Hints {
+        &self.hints
     }
 
     /// Whether there are routes that are for certain sources.
@@ -358,7 +376,9 @@ impl Routes {
     pub(super) fn vip_add(&mut self, addr: IpAddr) -> bool {
         let new = self.local(addr) != Some(LocalKind::Unicast);
         self.local.entry(Prefix::host(addr)).vips += 1;
-        self.vips.insert(addr);
+        if self.vips.insert(addr) {
+            self.hints.add(words(addr));
+        }
         if new {
             self.changed();
         }
@@ -375,6 +395,7 @@ impl Routes {
         local.vips -= 1;
         if local.vips == 0 {
             self.vips.remove(&addr);
+            self.hints.remove(words(addr));
         }
         self.local_drop_unused(prefix);
         self.changed();

@@ -28,19 +28,19 @@ use crate::worker::{Io, Tables, Worker};
 pub(crate) type Passed<F> = Option<Packet<F>>;
 
 impl<F: Frame> Worker<F> {
-    /// A frame from a port that does not go the express way. `hint` is the hash that its packet's connection would be found
+    /// A frame from a port that does not go the express way. `fresh`: nobody has asked yet which worker it is for. `hint` is the hash that its packet's connection would be found
     /// by, if it is to an address of ours or not.
     pub(crate) fn ordinary(
         &mut self,
         now: Time,
         port: PortId,
         frame: F,
-        hint: impl Fn(bool) -> u64,
+        (fresh, hint): (bool, impl Fn(bool) -> u64),
         io: &mut impl Io<F>,
     ) {
         if let Some(mut pkt) = self.receive(now, port, frame, io) {
             pkt.hash = hint(pkt.dst == DstKind::Local);
-            self.input(now, pkt, true, io);
+            self.input(now, pkt, fresh, io);
         }
     }
 

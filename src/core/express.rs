@@ -19,12 +19,14 @@ use crate::family::{V4, V6};
 use crate::glance::{Glance, Way};
 use crate::hop::HopNumber;
 use crate::ledger::{Account, Ledger, Sums};
+use crate::message::{Frames, Msg};
 use crate::plain::{Parts, Plain};
 use crate::rewrite::{translate_ip, End, Side};
 use crate::spec::Forward;
 use crate::state::{self, Direction, Signal, Step, Timeouts};
 use crate::tunnel::Wrapping;
-use crate::types::{proto, Tick, Time};
+use crate::types::{proto, Tick, Time, WorkerId};
+use crate::verdict::Held;
 use crate::worker::{Io, Tables, Worker};
 
 /// Records with any of these flags are not for this way.
@@ -75,9 +77,36 @@ impl<F: Frame> Worker<F> {
     /// Takes a burst of frames from a port.
     pub fn burst(&mut self, now: Time, port: PortId, frames: &mut Vec<F>, io: &mut impl Io<F>) {
         self.net.counters.received += frames.len() as u64;
+        self.take(now, port, true, frames, io);
+        self.flush(io);
+    }
+
+    /// Takes frames that another worker found to be this one's.
+    pub(crate) fn take_handed(
+        &mut self,
+        now: Time,
+        port: PortId,
+        handed: Frames<F>,
+        io: &mut impl Io<F>,
+    ) {
+        let mut frames = std::mem::take(&mut self.taken);
+        frames.extend(handed);
+        self.take(now, port, false, &mut frames, io);
+        self.taken = frames;
+    }
+
+    /// Takes frames. `fresh`: nobody has asked yet which worker they are for.
+    fn take(
+        &mut self,
+        now: Time,
+        port: PortId,
+        fresh: bool,
+        frames: &mut Vec<F>,
+        io: &mut impl Io<F>,
+    ) {
         self.hops.note_time(now);
         let mut glances = std::mem::take(&mut self.glances);
-        self.foresee(port, frames, &mut glances);
+        self.foresee(port, fresh, frames, &mut glances);
         let mut moment = Moment {
             now,
             tick: now.tick(),
@@ -91,12 +120,16 @@ impl<F: Frame> Worker<F> {
                 Way::In6 => self.run::<V6, true>(moment, &mut frames, left, io),
                 Way::Out6 => self.run::<V6, false>(moment, &mut frames, left, io),
                 Way::Ordinary => (1, frames.next()),
+                Way::Over => {
+                    self.put_over(port, glance.owner, frames.next());
+                    (1, None)
+                }
             };
             let (done, rest) = left.split_at(taken);
             left = rest;
             if let Some(frame) = unusual {
                 let hash = |local| done.last().map_or(0, |glance| glance.hash(local));
-                self.ordinary(now, port, frame, hash, io);
+                self.ordinary(now, port, frame, (fresh, hash), io);
                 self.hops.look_again();
                 moment.disturbed = true;
             }
@@ -104,7 +137,31 @@ impl<F: Frame> Worker<F> {
         drop(frames);
         self.glances = glances;
         self.sums.end(self.services.ledger(), &self.total);
-        self.flush(io);
+        self.hand_over_bursts(port);
+    }
+
+    /// Lays a frame beside those that the same worker gets.
+    fn put_over(&mut self, port: PortId, owner: WorkerId, frame: Option<F>) {
+        let Some(place) = self.over.get_mut(usize::from(owner.0)) else {
+            return;
+        };
+        self.net.counters.hold(Held::Ring);
+        place.extend(frame);
+        if place.is_full() {
+            let frames = std::mem::take(place);
+            self.post(owner, Msg::Burst { port, frames });
+        }
+    }
+
+    /// Hands over what was laid aside.
+    fn hand_over_bursts(&mut self, port: PortId) {
+        for worker in 0..self.over.len() {
+            let place = &mut self.over[worker];
+            if !place.is_empty() {
+                let frames = std::mem::take(place);
+                self.post(WorkerId(worker as u16), Msg::Burst { port, frames });
+            }
+        }
     }
 
     /// Takes packets of one kind, one after the other, until another kind comes or one is unusual. Returns how many it took

@@ -8,7 +8,7 @@ use crate::conn::{ConnId, ConnTable, Record};
 use crate::family::{V4, V6};
 use crate::net::Mac;
 use crate::plain::Plain;
-use crate::types::{proto, Af, DestId};
+use crate::types::{proto, Af, DestId, WorkerId};
 use crate::worker::{Tables, Worker};
 
 /// No dest's number.
@@ -27,6 +27,8 @@ pub(crate) enum Way {
     In6,
     /// IPv6 to elsewhere.
     Out6,
+    /// To another worker.
+    Over,
 }
 
 /// What the first look at a frame found.
@@ -45,6 +47,8 @@ pub(crate) struct Glance {
     pub hash: u64,
     /// Its dest, where that was foreseen.
     pub dest: DestId,
+    /// The worker whose it is.
+    pub owner: WorkerId,
 }
 
 impl Glance {
@@ -56,6 +60,7 @@ impl Glance {
         found: ConnTable::<V4>::NOBODY,
         hash: 0,
         dest: NO_DEST,
+        owner: WorkerId(0),
     };
 
     /// The hash, for a packet to an address of ours or not; 0 where it is not known.
@@ -86,16 +91,25 @@ struct Lane {
     enabled: [bool; 2],
     /// The MAC address for untagged frames.
     mac: Option<Mac>,
+    /// Whether packets may be another worker's.
+    shared: bool,
     /// The services' addresses that the last packets to one were for: most likely the next one's, too. Zeros at first.
     vips: ([u8; 4], [u8; 16]),
 }
 
 impl<F: Frame> Worker<F> {
-    /// Looks at all frames of a burst from a port, and asks for the memory that their packets will need.
+    /// Looks at all frames of a burst from a port, and asks for the memory that their packets will need. `fresh`: nobody has
+    /// asked yet which worker they are for.
     #[inline(always)]
-    pub(crate) fn foresee(&self, port: PortId, frames: &[F], glances: &mut Vec<Glance>) {
+    pub(crate) fn foresee(
+        &self,
+        port: PortId,
+        fresh: bool,
+        frames: &[F],
+        glances: &mut Vec<Glance>,
+    ) {
         glances.clear();
-        let Some(mut lane) = self.lane(port) else {
+        let Some(mut lane) = self.lane(port, fresh) else {
             return glances.resize(frames.len(), Glance::ORDINARY);
         };
         glances.extend(frames.iter().map(|frame| self.glance(&mut lane, frame)));
@@ -109,7 +123,7 @@ impl<F: Frame> Worker<F> {
 
     /// What is the same for all frames from a port, where packets may take this way at all.
     #[inline]
-    fn lane(&self, port: PortId) -> Option<Lane> {
+    fn lane(&self, port: PortId, fresh: bool) -> Option<Lane> {
         let ifaces = self.net.ifaces();
         let enabled = [Af::V4, Af::V6].map(|af| self.services.enabled(af));
         let usual =
@@ -119,6 +133,8 @@ impl<F: Frame> Worker<F> {
             port,
             enabled,
             mac: untagged.map(|iface| iface.mac),
+            // What is to an address of services that are gone is for `input.rs` to judge.
+            shared: fresh && self.workers > 1 && !self.services.any_outlived(),
             vips: Default::default(),
         })
     }
@@ -180,8 +196,23 @@ impl<F: Frame> Worker<F> {
         let request = A::request_key(start);
         // This is but a guess: one that is wrong finds no connection.
         let last = A::last_vip(&mut lane.vips);
-        let hints = self.net.vip_hints();
-        let virt = *last == request.vaddr || hints.may_have(A::words(request.vaddr));
+        let virt = *last == request.vaddr
+            || self.net.vip_hints().may_have(A::words(request.vaddr))
+                && (!lane.shared || self.net.is_vip(A::to_ip(request.vaddr)));
+        if lane.shared {
+            let (client, port) = match virt {
+                true => (request.caddr, request.cport),
+                false => (request.vaddr, request.vport),
+            };
+            let owner = self.owners.of_client(A::to_ip(client), port);
+            if owner != self.id {
+                return Some(Glance {
+                    way: Way::Over,
+                    owner,
+                    ..Glance::ORDINARY
+                });
+            }
+        }
         let (way, hash) = if virt {
             *last = request.vaddr;
             (A::IN, table.hash_in(&request))
@@ -194,9 +225,8 @@ impl<F: Frame> Worker<F> {
             l3: l3 as u8,
             protocol,
             len,
-            found: ConnTable::<A>::NOBODY,
             hash,
-            dest: NO_DEST,
+            ..Glance::ORDINARY
         })
     }
 
@@ -206,7 +236,7 @@ impl<F: Frame> Worker<F> {
         glance.found = match glance.way {
             Way::In4 | Way::Out4 => self.conns4.suggest(glance.hash),
             Way::In6 | Way::Out6 => self.conns6.suggest(glance.hash),
-            Way::Ordinary => return,
+            Way::Ordinary | Way::Over => return,
         };
     }
 
@@ -218,7 +248,7 @@ impl<F: Frame> Worker<F> {
             let dest = match glance.way {
                 Way::In4 | Way::Out4 => self.conns4.get(glance.found).and_then(Record::dest),
                 Way::In6 | Way::Out6 => self.conns6.get(glance.found).and_then(Record::dest),
-                Way::Ordinary => None,
+                Way::Ordinary | Way::Over => None,
             };
             glance.dest = dest.unwrap_or(NO_DEST);
             ledger.prefetch(glance.dest);

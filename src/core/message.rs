@@ -3,6 +3,7 @@
 
 use std::net::IpAddr;
 
+use arrayvec::ArrayVec;
 use ripvs_packet::PortId;
 
 use crate::conn::{ConnId, Key};
@@ -32,6 +33,9 @@ pub struct Parcel<F> {
     /// The fragments that it was put together from, if it did not come whole.
     pub pieces: Option<Pieces>,
 }
+
+/// Frames that one worker found to be another's in a burst of its own, by their headers alone.
+pub type Frames<F> = ArrayVec<F, 32>;
 
 /// The first packet of a connection, as the chooser of its service needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -198,6 +202,13 @@ pub enum Choice {
 pub enum Msg<F> {
     /// A packet whose connection the receiver owns, or a fragment of a datagram that it gathers.
     Packet(Parcel<F>),
+    /// Frames of which that was seen at first glance.
+    Burst {
+        /// The port they came from.
+        port: PortId,
+        /// The frames, one at least.
+        frames: Frames<F>,
+    },
     /// The receiver is the chooser for this first packet of a connection.
     Choose {
         /// What to choose by.

@@ -265,6 +265,11 @@ impl Services {
         self.tunnels.contains_key(&(addr, kind))
     }
 
+    /// Whether there may be connections to addresses of services which are gone.
+    pub fn any_outlived(&self) -> bool {
+        self.outlived > 0
+    }
+
     /// Whether an address was that of services which are gone, and there may be connections to it.
     #[inline]
     pub fn outlived(&self, addr: IpAddr) -> bool {

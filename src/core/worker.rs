@@ -19,7 +19,7 @@ use crate::glance::Glance;
 use crate::hop::Hops;
 use crate::ledger::Sums;
 use crate::mark::MarkTable;
-use crate::message::Msg;
+use crate::message::{Frames, Msg};
 use crate::net::{Net, NetConfig};
 use crate::owner::Owners;
 use crate::plain::{Parts, Plain};
@@ -151,6 +151,10 @@ pub struct Worker<F: Frame> {
     pub(crate) glances: Vec<Glance>,
     /// What the burst adds to counters.
     pub(crate) sums: Sums,
+    /// Frames of the burst that are other workers', by worker.
+    pub(crate) over: Vec<Frames<F>>,
+    /// Frames that came from another worker; kept for its memory.
+    pub(crate) taken: Vec<F>,
     /// How far the search for connections of removed dests has come.
     pub(crate) sweep: Sweep,
     pub(crate) thin: Thin,
@@ -193,6 +197,8 @@ impl<F: Frame> Worker<F> {
             gone: Vec::new(),
             glances: Vec::new(),
             sums: Sums::default(),
+            over: (0..config.workers).map(|_| Frames::new()).collect(),
+            taken: Vec::new(),
             sweep: Sweep::default(),
             thin: Thin::new(config.seed.wrapping_add(u64::from(config.id.0))),
             defence_due: now,
@@ -279,6 +285,12 @@ impl<F: Frame> Worker<F> {
             Msg::Packet(parcel) => {
                 self.net.counters.release(Held::Ring);
                 self.parcel(now, parcel, io);
+            }
+            Msg::Burst { port, frames } => {
+                for _ in &frames {
+                    self.net.counters.release(Held::Ring);
+                }
+                self.take_handed(now, port, frames, io);
             }
             Msg::Choose { ask, parcel, from } => {
                 let choice = self.choose(now, &ask);
@@ -373,6 +385,12 @@ impl<F: Frame> Worker<F> {
             };
             match io.post(to, msg) {
                 Ok(()) => {}
+                Err(Msg::Burst { frames, .. }) => {
+                    for _ in frames {
+                        self.net.counters.release(Held::Ring);
+                        self.net.counters.done(Verdict::Dropped(Drop::RingFull));
+                    }
+                }
                 Err(Msg::Packet(_) | Msg::Choose { .. } | Msg::Seek { .. }) => {
                     self.net.counters.release(Held::Ring);
                     self.net.counters.done(Verdict::Dropped(Drop::RingFull));

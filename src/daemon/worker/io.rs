@@ -191,7 +191,11 @@ impl PacketIo for WorkerIo {
 
 impl Post<Mbuf> for WorkerIo {
     fn post(&mut self, to: WorkerId, msg: Msg<Mbuf>) -> Result<(), Msg<Mbuf>> {
-        let is_packet = matches!(msg, Msg::Packet(_));
+        let packets = match &msg {
+            Msg::Packet(_) => 1,
+            Msg::Burst { frames, .. } => frames.len() as u64,
+            _ => 0,
+        };
         let Some(peer) = self
             .peers
             .get_mut(usize::from(to.0))
@@ -203,11 +207,11 @@ impl Post<Mbuf> for WorkerIo {
         peer.posted = true;
         match pushed {
             Ok(()) => {
-                self.handed_over += u64::from(is_packet);
+                self.handed_over += packets;
                 Ok(())
             }
             Err(msg) => {
-                self.ring_full += u64::from(is_packet);
+                self.ring_full += packets;
                 Err(msg)
             }
         }

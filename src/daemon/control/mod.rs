@@ -202,6 +202,9 @@ impl Control {
         self.fleet.send(self.now);
         // While the workers apply them.
         self.write_journal(clients);
+        if clients.len() == 1 && clients[0].waits_for_workers() {
+            self.fleet.await_a_moment();
+        }
         let written = self.written();
         for client in clients.iter_mut() {
             client.settle_changes(&self.fleet, written);

@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod allocations;
+mod control;
 mod count;
 mod memory;
 mod micro;
@@ -25,6 +26,8 @@ enum Command {
     /// What is counted, as callgrind runs it.
     #[command(hide = true)]
     Counted(count::Options),
+    /// Restoring, single changes and listings over the control socket.
+    Control(control::Options),
     /// ripvsd beside dpdk-testpmd.
     Rig(rig::Options),
 }
@@ -34,6 +37,7 @@ fn main() -> ExitCode {
         Command::Micro(options) => micro::run(&options),
         Command::Instructions(options) => count::run(&options),
         Command::Counted(options) => count::run_counted(&options),
+        Command::Control(options) => control::run(&options),
         Command::Rig(options) => rig::run(&options),
     };
     match done {

@@ -30,8 +30,6 @@ pub const NO_LISTING: u8 = 1;
 const DUMPS: usize = 512;
 /// How many bytes of a listing are written together.
 const PIECE: usize = 64 * 1024;
-/// How many connections are asked for together.
-const CONNS: u32 = 4096;
 
 /// The end of a run before its time.
 #[derive(Debug)]
@@ -373,26 +371,35 @@ impl App<'_> {
             self.stdout.write_all(conns::title(format).as_bytes())?;
         }
         let mut cursor = Some(0);
+        let mut text = String::new();
         while let Some(from) = cursor.take() {
             let request = ripvs::Request::Conns(ConnsFrom {
                 cursor: from,
-                limit: CONNS,
+                limit: u32::MAX,
             });
-            let mut text = String::new();
-            for reply in self.client()?.call(request)? {
-                match reply {
+            self.client()?;
+            let Some(mut client) = self.client.take() else {
+                return Err(nothing());
+            };
+            for reply in client.replies(request)? {
+                match reply? {
                     Reply::Ripvs(ripvs::Reply::Conn(conn)) if json => {
                         values.push(json::conn(&conn))
                     }
                     Reply::Ripvs(ripvs::Reply::Conn(conn)) => {
-                        text += &conns::line(&conn, format, names);
+                        conns::line(&mut text, &conn, format, names);
+                        if text.len() >= PIECE {
+                            self.stdout.write_all(text.as_bytes())?;
+                            text.clear();
+                        }
                     }
                     Reply::Ripvs(ripvs::Reply::ConnsEnd(end)) => cursor = end.next,
                     _ => {}
                 }
             }
-            self.stdout.write_all(text.as_bytes())?;
+            self.client = Some(client);
         }
+        self.stdout.write_all(text.as_bytes())?;
         if json {
             self.show_json(&json!({ "connections": values }))?;
         }

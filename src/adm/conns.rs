@@ -3,7 +3,7 @@
 use ripvs_api::ripvs::Conn;
 
 use crate::list::Format;
-use crate::names::Names;
+use crate::names::{push_number, Names};
 
 /// The two lines above it.
 pub fn title(format: Format) -> String {
@@ -18,28 +18,54 @@ pub fn title(format: Format) -> String {
     }
 }
 
-/// The line of a connection.
-pub fn line(conn: &Conn, format: Format, names: &dyn Names) -> String {
+/// Adds the line of a connection to `out`.
+pub fn line(out: &mut String, conn: &Conn, format: Format, names: &dyn Names) {
     // Ports have names with TCP and UDP only.
     let protocol = match conn.protocol {
         6 | 17 => conn.protocol.into(),
         _ => 0,
     };
-    let show = |addr, port| names.show(addr, port, protocol, format.numeric);
-    let seconds = conn.expires_ms / 1000;
-    let head = format!(
-        "{:<3} {:<6} {:<11} {:<18} {:<18}",
-        protocol_name(conn.protocol),
-        format!("{:02}:{:02}", seconds / 60, seconds % 60),
-        conn.state,
-        show(conn.caddr, conn.cport),
-        show(conn.vaddr, conn.vport),
-    );
-    let dest = show(conn.daddr, conn.dport);
+    let show = |out: &mut String, addr, port| {
+        names.show_in(out, addr, port, protocol, format.numeric);
+    };
+    padded(out, 3, |out| push_protocol(out, conn.protocol));
+    padded(out, 6, |out| {
+        let seconds = conn.expires_ms / 1000;
+        let (minutes, seconds) = (seconds / 60, seconds % 60);
+        for number in [minutes, seconds] {
+            if number < 10 {
+                out.push('0');
+            }
+            match u16::try_from(number) {
+                Ok(number) => push_number(out, number),
+                Err(_) => *out += &number.to_string(),
+            }
+            out.push(':');
+        }
+        out.pop();
+    });
+    padded(out, 11, |out| out.push_str(&conn.state));
+    padded(out, 18, |out| show(out, conn.caddr, conn.cport));
+    padded(out, 18, |out| show(out, conn.vaddr, conn.vport));
     match engine(conn).filter(|_| format.persistence) {
-        Some((name, data)) => format!("{head} {dest:<16} {name:<18} {data}\n"),
-        None => format!("{head} {dest}\n"),
+        Some((name, data)) => {
+            padded(out, 16, |out| show(out, conn.daddr, conn.dport));
+            padded(out, 18, |out| out.push_str(name));
+            *out += &data;
+        }
+        None => show(out, conn.daddr, conn.dport),
     }
+    out.push('\n');
+}
+
+/// Adds what `add` adds, blanks up to `width` bytes, and one more.
+fn padded(out: &mut String, width: usize, add: impl FnOnce(&mut String)) {
+    let end = out.len() + width;
+    add(out);
+    while out.len() < end {
+        out.push(' ');
+    }
+    out.push(' ');
 }
 
 /// The persistence engine's name and data, where both are there. The data are shown up to the first blank.
@@ -52,14 +78,23 @@ fn engine(conn: &Conn) -> Option<(&str, String)> {
 
 /// A protocol's name, as the kernel lists it.
 pub fn protocol_name(protocol: u8) -> String {
-    match protocol {
-        0 => "IP".into(),
-        1 => "ICMP".into(),
-        6 => "TCP".into(),
-        17 => "UDP".into(),
-        58 => "ICMPv6".into(),
-        132 => "SCTP".into(),
-        other => format!("IP_{other}"),
+    let mut name = String::new();
+    push_protocol(&mut name, protocol);
+    name
+}
+
+fn push_protocol(out: &mut String, protocol: u8) {
+    out.push_str(match protocol {
+        0 => "IP",
+        1 => "ICMP",
+        6 => "TCP",
+        17 => "UDP",
+        58 => "ICMPv6",
+        132 => "SCTP",
+        _ => "IP_",
+    });
+    if out.ends_with('_') {
+        push_number(out, protocol.into());
     }
 }
 
@@ -79,7 +114,7 @@ mod tests {
             vport: service.1,
             daddr: dest.0,
             dport: dest.1,
-            state: state.into(),
+            state: state.to_owned().into(),
             expires_ms: expires * 1000 + 999,
             flags: 0,
             pe_name: None,
@@ -119,11 +154,11 @@ mod tests {
             ..Format::default()
         };
         let names = Fixed::default();
-        let lines = reference()
-            .iter()
-            .map(|conn| line(conn, format, &names))
-            .collect::<String>();
-        title(format) + &lines
+        let mut text = title(format);
+        for conn in reference() {
+            line(&mut text, &conn, format, &names);
+        }
+        text
     }
 
     #[test]
@@ -159,12 +194,17 @@ mod tests {
         let format = Format::default();
         let names = Fixed::default();
         let addrs = [("198.18.0.1", 1000), ("127.0.0.1", 80), ("10.0.0.1", 80)];
-        let tcp = line(&conn(6, "SYN_RECV", 59, addrs), format, &names);
+        let line = |conn| {
+            let mut text = String::new();
+            super::line(&mut text, &conn, format, &names);
+            text
+        };
+        let tcp = line(conn(6, "SYN_RECV", 59, addrs));
         assert_eq!(
             tcp,
             "TCP 00:59  SYN_RECV    198.18.0.1:1000    localhost:http     10.0.0.1:http\n"
         );
-        let sctp = line(&conn(132, "INIT1", 3, addrs), format, &names);
+        let sctp = line(conn(132, "INIT1", 3, addrs));
         assert_eq!(
             sctp,
             "SCTP 00:03  INIT1       198.18.0.1:1000    localhost:80       10.0.0.1:80\n"

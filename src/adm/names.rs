@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::fmt::Write;
 use std::fs;
 use std::net::{IpAddr, Ipv4Addr, ToSocketAddrs};
 
@@ -22,17 +23,62 @@ pub trait Names {
     /// An address and port as listings show them: by number, or by name where they have one. IPv6 addresses are always
     /// shown by number, as in the original, which asks for their names in a way that finds none.
     fn show(&self, addr: IpAddr, port: u16, protocol: u16, numeric: bool) -> String {
-        let name = |addr| self.host_name(addr).unwrap_or_else(|| addr.to_string());
-        let host = match addr {
-            IpAddr::V4(addr) if numeric => addr.to_string(),
-            IpAddr::V4(addr) => name(addr),
-            IpAddr::V6(addr) => format!("[{addr}]"),
-        };
-        let service = (!numeric).then(|| self.service(port, protocol)).flatten();
-        let port = service.unwrap_or_else(|| port.to_string());
-        // The length of the original's buffer.
-        format!("{host}:{port}").chars().take(59).collect()
+        let mut text = String::with_capacity(LONGEST + 8);
+        self.show_in(&mut text, addr, port, protocol, numeric);
+        text
     }
+
+    /// Adds what [`Names::show`] gives to `out`.
+    fn show_in(&self, out: &mut String, addr: IpAddr, port: u16, protocol: u16, numeric: bool) {
+        let start = out.len();
+        match addr {
+            IpAddr::V4(addr) => match (!numeric).then(|| self.host_name(addr)).flatten() {
+                Some(name) => out.push_str(&name),
+                None => push_ipv4(out, addr),
+            },
+            // Writing to a String cannot fail.
+            IpAddr::V6(addr) => drop(write!(out, "[{addr}]")),
+        }
+        out.push(':');
+        match (!numeric).then(|| self.service(port, protocol)).flatten() {
+            Some(name) => out.push_str(&name),
+            None => push_number(out, port),
+        }
+        // Only names may be that long; they may have more bytes than characters.
+        if out.len() - start > LONGEST {
+            if let Some((end, _)) = out[start..].char_indices().nth(LONGEST) {
+                out.truncate(start + end);
+            }
+        }
+    }
+}
+
+/// The length of the original's buffer.
+const LONGEST: usize = 59;
+
+/// Adds an address by its numbers; listings of millions of connections are made of little else.
+fn push_ipv4(out: &mut String, addr: Ipv4Addr) {
+    let [a, b, c, d] = addr.octets();
+    push_number(out, a.into());
+    for byte in [b, c, d] {
+        out.push('.');
+        push_number(out, byte.into());
+    }
+}
+
+/// Adds a number in decimal.
+pub fn push_number(out: &mut String, number: u16) {
+    let mut digits = [0; 5];
+    let (mut at, mut rest) = (digits.len(), number);
+    loop {
+        at -= 1;
+        digits[at] = b'0' + (rest % 10) as u8;
+        rest /= 10;
+        if rest == 0 {
+            break;
+        }
+    }
+    out.extend(digits[at..].iter().map(|digit| char::from(*digit)));
 }
 
 /// The system's names: its resolver and /etc/services. What was found is kept, as listings repeat themselves.

@@ -91,7 +91,7 @@ pub enum Delta {
 }
 
 /// What the control thread asks of a worker; answered between bursts, a bounded piece at a time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Query {
     /// A page of connections, from a cursor (0: the first page) on.
     Conns {
@@ -99,6 +99,8 @@ pub enum Query {
         cursor: u64,
         /// How many records to look at, at most.
         max: usize,
+        /// Where they go; it comes back in the answer. So the worker needs no memory of its own for them.
+        into: Vec<ConnEntry>,
     },
     /// The neighbour table.
     Neighbours,

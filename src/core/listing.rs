@@ -3,7 +3,7 @@
 use ripvs_packet::Frame;
 
 use crate::conn::{Flags, Record};
-use crate::delta::{Answer, ConnEntry};
+use crate::delta::ConnEntry;
 use crate::family::{V4, V6};
 use crate::net::NeighEntry;
 use crate::spec::Forward;
@@ -21,19 +21,22 @@ impl<F: Frame> Worker<F> {
         entries.map(|neigh| neigh.entry(now)).collect()
     }
 
-    /// The page of connections that begins at a cursor.
-    pub(crate) fn page(&self, now: Time, cursor: u64, max: usize) -> Answer {
-        let mut entries = Vec::new();
-        let next = if cursor & SECOND_TABLE == 0 {
-            Some(
-                self.page_of::<V4>(now, cursor, max, &mut entries)
-                    .unwrap_or(SECOND_TABLE),
-            )
+    /// Adds the connections among the next `max` records from a cursor (0: the beginning) on. The cursor that follows, none
+    /// at the end.
+    pub fn list(
+        &self,
+        now: Time,
+        cursor: u64,
+        max: usize,
+        into: &mut Vec<ConnEntry>,
+    ) -> Option<u64> {
+        if cursor & SECOND_TABLE == 0 {
+            let next = self.page_of::<V4>(now, cursor, max, into);
+            Some(next.unwrap_or(SECOND_TABLE))
         } else {
-            self.page_of::<V6>(now, cursor & !SECOND_TABLE, max, &mut entries)
+            self.page_of::<V6>(now, cursor & !SECOND_TABLE, max, into)
                 .map(|at| at | SECOND_TABLE)
-        };
-        Answer::Conns { entries, next }
+        }
     }
 
     fn page_of<A: Tables<F>>(

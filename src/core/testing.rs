@@ -8,7 +8,7 @@ use std::sync::Arc;
 use ripvs_packet::memory::{MemFrame, MemIo};
 use ripvs_packet::{PacketIo, PortId};
 
-use crate::delta::{Answer, ConnEntry, Delta, Query};
+use crate::delta::{ConnEntry, Delta};
 use crate::message::Msg;
 use crate::net::{IfAddr, Iface, NetConfig, NetDelta, LO};
 use crate::spec::{
@@ -324,17 +324,7 @@ impl Rig {
         for worker in &self.workers {
             let mut cursor = Some(0);
             while let Some(at) = cursor {
-                let Answer::Conns { entries, next } = worker.answer(
-                    self.now,
-                    Query::Conns {
-                        cursor: at,
-                        max: 100,
-                    },
-                ) else {
-                    break;
-                };
-                all.extend(entries);
-                cursor = next;
+                cursor = worker.list(self.now, at, 100, &mut all);
             }
         }
         all

@@ -408,7 +408,14 @@ impl<F: Frame> Worker<F> {
     /// Answers a question of the control thread's.
     pub fn answer(&self, now: Time, query: Query) -> Answer {
         match query {
-            Query::Conns { cursor, max } => self.page(now, cursor, max),
+            Query::Conns {
+                cursor,
+                max,
+                into: mut entries,
+            } => {
+                let next = self.list(now, cursor, max, &mut entries);
+                Answer::Conns { entries, next }
+            }
             Query::Neighbours => Answer::Neighbours(self.neighbours(now)),
         }
     }

@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::io::ErrorKind;
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, IntoRawFd, OwnedFd, RawFd};
 use std::path::PathBuf;
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -17,7 +17,7 @@ use rustix::net::sockopt::{self, Timeout};
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::table::{self, Kind};
-use crate::{request, tell};
+use crate::{next, request, tell};
 
 /// How long a request waits for a ripvsd that has gone, as one that is restarted is back in a moment. What a program of
 /// the kernel's IPVS could not send it would not send again.
@@ -34,6 +34,57 @@ struct Session {
     last: Vec<u8>,
     /// Whether anything has come since.
     answered: bool,
+    /// Whether the answer to it has come to its end.
+    complete: bool,
+}
+
+/// The connection of the last socket, kept for the next one: ipvsadm opens a socket for every line that it restores.
+#[derive(Debug)]
+struct Spare {
+    /// Our own descriptor of it.
+    door: Option<OwnedFd>,
+    /// The file that this was.
+    file: Option<u64>,
+    /// The program's descriptor for it.
+    fd: RawFd,
+}
+
+impl Spare {
+    fn new(door: OwnedFd, fd: RawFd) -> Spare {
+        Spare {
+            file: table::identity(door.as_raw_fd()),
+            door: Some(door),
+            fd,
+        }
+    }
+
+    /// The connection, unless a program that closes whatever is open has closed ours too: then the number may be that of
+    /// another file by now, which is not to be touched.
+    fn take(&mut self) -> Option<OwnedFd> {
+        let door = self.door.take()?;
+        if self.file.is_some() && self.file == table::identity(door.as_raw_fd()) {
+            return Some(door);
+        }
+        let _ = door.into_raw_fd();
+        None
+    }
+
+    /// Whether the program still has the socket that the connection was given to.
+    fn is_open(&self) -> bool {
+        self.file.is_some() && self.file == table::identity(self.fd)
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        drop(self.take());
+    }
+}
+
+static SPARE: Mutex<Option<Spare>> = Mutex::new(None);
+
+fn spare() -> MutexGuard<'static, Option<Spare>> {
+    SPARE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 static SESSIONS: Mutex<BTreeMap<RawFd, Session>> = Mutex::new(BTreeMap::new());
@@ -54,15 +105,28 @@ pub fn path() -> &'static PathBuf {
 /// Where there is no ripvsd, ENOENT: the kernel's answer where there is no IPVS. The user is told more.
 pub fn take_over(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let port = port_of(fd)?;
-    let door = connect(Duration::ZERO).map_err(|trouble| {
-        tell::once(&trouble);
-        match trouble {
-            ClientError::NotRunning(_) => Errno::NOENT,
-            ClientError::NotAllowed(_) => Errno::PERM,
-            _ => Errno::CONNREFUSED,
-        }
-    })?;
+    let mut spare = spare();
+    let kept = spare.take_if(|spare| !spare.is_open());
+    let kept = kept.and_then(|mut spare| {
+        let fd = spare.fd;
+        spare.take().filter(|door| is_clean(door, fd))
+    });
+    let door = match kept {
+        Some(door) => door,
+        None => connect(Duration::ZERO).map_err(|trouble| {
+            tell::once(&trouble);
+            match trouble {
+                ClientError::NotRunning(_) => Errno::NOENT,
+                ClientError::NotAllowed(_) => Errno::PERM,
+                _ => Errno::CONNREFUSED,
+            }
+        })?,
+    };
     replace(fd, &door)?;
+    if spare.is_none() && alone_after_fork() {
+        *spare = Some(Spare::new(door, fd.as_raw_fd()));
+    }
+    drop(spare);
     let session = Session {
         port,
         ..Session::default()
@@ -70,6 +134,27 @@ pub fn take_over(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     sessions().insert(fd.as_raw_fd(), session);
     table::set(fd.as_raw_fd(), Kind::Link);
     Ok(())
+}
+
+/// Whether nothing is left on a connection of what went over it before: the last answer has come whole, and no other.
+fn is_clean(door: &OwnedFd, fd: RawFd) -> bool {
+    let complete = sessions().get(&fd).is_some_and(|session| session.complete);
+    let flags = RecvFlags::PEEK | RecvFlags::DONTWAIT;
+    complete && rustix::net::recv(door, &mut [0u8; 1][..], flags) == Err(Errno::AGAIN)
+}
+
+/// Sees to it that no connection is kept over a fork: parent and child would take each other's answers. Whether that can be.
+fn alone_after_fork() -> bool {
+    static SEEN_TO: OnceLock<bool> = OnceLock::new();
+    *SEEN_TO.get_or_init(|| next::before_forks(forget_spare))
+}
+
+/// Called before a fork.
+extern "C" fn forget_spare() {
+    // Who holds the lock in another thread is about to keep a connection, and the child must not wait for it.
+    if let Ok(mut spare) = SPARE.try_lock() {
+        *spare = None;
+    }
 }
 
 /// The port id of the netlink socket that `fd` was.
@@ -94,14 +179,16 @@ pub fn send(fd: BorrowedFd<'_>, mut datagram: Vec<u8>, flags: SendFlags) -> Resu
     if let Some(session) = sessions().get_mut(&fd.as_raw_fd()) {
         session.last = datagram;
         session.answered = false;
+        session.complete = false;
     }
     Ok(sent)
 }
 
-/// Notes that an answer has come.
-pub fn answered(fd: RawFd) {
+/// Notes that an answer has come, this part of it last.
+pub fn answered(fd: RawFd, datagram: &[u8]) {
     if let Some(session) = sessions().get_mut(&fd) {
         session.answered = true;
+        session.complete = request::is_answered_by(&session.last, datagram);
     }
 }
 
@@ -178,7 +265,9 @@ fn connect(patience: Duration) -> Result<OwnedFd, ClientError> {
 fn replace(fd: BorrowedFd<'_>, door: &OwnedFd) -> Result<(), Errno> {
     let nonblock = rustix::fs::fcntl_getfl(fd)? & OFlags::NONBLOCK;
     let flags = rustix::fs::fcntl_getfl(door)?;
-    rustix::fs::fcntl_setfl(door, flags | nonblock)?;
+    if flags & OFlags::NONBLOCK != nonblock {
+        rustix::fs::fcntl_setfl(door, (flags - OFlags::NONBLOCK) | nonblock)?;
+    }
     for which in [Timeout::Recv, Timeout::Send] {
         sockopt::set_socket_timeout(door, which, sockopt::socket_timeout(fd, which)?)?;
     }

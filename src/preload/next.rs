@@ -108,3 +108,9 @@ pub fn without_signals<T>(start: impl FnOnce() -> T) -> T {
     unsafe { libc::pthread_sigmask(libc::SIG_SETMASK, &before, ptr::null_mut()) };
     started
 }
+
+/// Has `call` called before each fork. Whether that can be.
+pub fn before_forks(call: extern "C" fn()) -> bool {
+    // SAFETY: the function stays, as this library does.
+    unsafe { libc::pthread_atfork(Some(call), None, None) == 0 }
+}

@@ -1,7 +1,7 @@
 //! What a program sends on a generic netlink socket, as far as it matters who is to answer.
 
 use ripvs_api::ctrl::{Query, CTRL_ID};
-use ripvs_api::nl::{self, flags};
+use ripvs_api::nl::{self, flags, kind};
 use ripvs_api::{ipvs, Request};
 
 /// Longest datagram that may ask for a family by name: the question is one short message.
@@ -39,6 +39,25 @@ pub fn may_be_repeated(datagram: &[u8]) -> bool {
     let one = messages.next();
     one.is_some_and(|message| message.header.flags & flags::DUMP != flags::DUMP)
         && messages.next().is_none()
+}
+
+/// Whether a datagram ends the answer to one that was sent: one request, whose acknowledgement, error or end comes last.
+pub fn is_answered_by(sent: &[u8], datagram: &[u8]) -> bool {
+    let mut requests = nl::messages(sent);
+    let (Some(request), None) = (requests.next(), requests.next()) else {
+        return false;
+    };
+    let is_dump = request.header.is_dump();
+    // A request that asks for no acknowledgement is left unanswered, or answered by one message: better not to guess.
+    let ends = match nl::messages(datagram).last() {
+        Some(last) if last.header.seq == request.header.seq => match last.header.kind {
+            kind::ERROR => is_dump || request.header.wants_ack(),
+            kind::DONE => is_dump,
+            _ => false,
+        },
+        _ => false,
+    };
+    ends
 }
 
 #[cfg(test)]
@@ -95,6 +114,30 @@ mod tests {
         let mut beyond = [255; 64];
         name_sender(&mut beyond, 9);
         assert_eq!(beyond, [255; 64]);
+    }
+
+    #[test]
+    fn an_answer_ends_with_its_acknowledgement_or_the_end_of_the_dump() {
+        let one = |kind, seq| {
+            let mut writer = Writer::new();
+            let header = nl::Header {
+                kind,
+                seq,
+                ..nl::Header::default()
+            };
+            writer.message(header, |w| w.raw(&[0; 4]));
+            writer.into_bytes()
+        };
+        let change = sent(&[ipvs::Request::Flush.into()]);
+        let dump = sent(&[ipvs::Request::DumpServices.into()]);
+        let both = sent(&[ipvs::Request::Flush.into(), ipvs::Request::Flush.into()]);
+        assert!(is_answered_by(&change, &one(kind::ERROR, 1)));
+        assert!(!is_answered_by(&change, &one(kind::ERROR, 2)), "of another");
+        assert!(!is_answered_by(&change, &one(40, 1)), "the reply before it");
+        assert!(!is_answered_by(&dump, &one(40, 1)));
+        assert!(is_answered_by(&dump, &one(kind::DONE, 1)));
+        assert!(!is_answered_by(&both, &one(kind::ERROR, 1)));
+        assert!(!is_answered_by(&change, &[]) && !is_answered_by(&[], &one(kind::DONE, 1)));
     }
 
     #[test]

@@ -82,7 +82,7 @@ pub fn duplicate_onto(
 }
 
 /// The file's device and inode in one number. Those of sockets and of files in memory are not given again for long.
-fn identity(fd: RawFd) -> Option<u64> {
+pub fn identity(fd: RawFd) -> Option<u64> {
     let found = rustix::fs::fstat(borrow(fd)?).ok()?;
     Some(found.st_dev.rotate_left(48) ^ found.st_ino)
 }

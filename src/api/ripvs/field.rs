@@ -4,6 +4,8 @@
 //! `None` has none, a `Vec` has one for each element, and a record within a record is a nested attribute. Numbers are in
 //! host byte order: both ends are on one machine.
 
+use std::borrow::Cow;
+
 use crate::nl::{u16_at, u32_at, u64_at, DecodeError, Writer};
 
 /// A value that can be a field of a record.
@@ -55,9 +57,22 @@ field!(bool, |v: &bool| [u8::from(*v)], |b: &[u8]| match b {
     [1] => Some(true),
     _ => None,
 });
-field!(String, |v: &String| v.clone(), |b: &[u8]| {
+field!(String, String::as_bytes, |b: &[u8]| {
     std::str::from_utf8(b).ok().map(str::to_owned)
 });
+/// A word of a few, which the server has as it is.
+impl Field for Cow<'static, str> {
+    fn put(&self, number: u16, w: &mut Writer) {
+        w.attr(number, self.as_bytes());
+    }
+
+    fn take(slot: &mut Option<Self>, bytes: &[u8]) -> Result<(), DecodeError> {
+        let mut word: Option<String> = None;
+        Field::take(&mut word, bytes)?;
+        *slot = word.map(Cow::Owned);
+        Ok(())
+    }
+}
 
 impl<T: Field> Field for Option<T> {
     fn put(&self, number: u16, w: &mut Writer) {

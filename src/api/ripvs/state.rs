@@ -1,5 +1,6 @@
 //! Records of the daemon's state: itself, workers, verdicts, settings, connections, and waiting.
 
+use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::field::record;
@@ -185,7 +186,7 @@ record! {
         /// The dest's port.
         7 dport: u16,
         /// The state's name, as IPVS lists it.
-        8 state: String,
+        8 state: Cow<'static, str>,
         /// Milliseconds until its time is up.
         9 expires_ms: u64,
         /// Flags of `linux/ip_vs.h` (`IP_VS_CONN_F_*`).

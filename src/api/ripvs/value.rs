@@ -6,8 +6,8 @@ use std::str::FromStr;
 
 use serde::{Serialize, Serializer};
 
-use super::field::field;
-use crate::nl::u16_at;
+use super::field::{field, Field};
+use crate::nl::{u16_at, DecodeError, Writer};
 
 /// An Ethernet address.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -163,7 +163,20 @@ fn addr_to(addr: &IpAddr) -> Vec<u8> {
     }
 }
 
-field!(IpAddr, addr_to, addr_from);
+impl Field for IpAddr {
+    fn put(&self, number: u16, w: &mut Writer) {
+        match self {
+            IpAddr::V4(addr) => w.attr(number, &addr.octets()),
+            IpAddr::V6(addr) => w.attr(number, &addr.octets()),
+        }
+    }
+
+    fn take(slot: &mut Option<IpAddr>, bytes: &[u8]) -> Result<(), DecodeError> {
+        *slot = Some(addr_from(bytes).ok_or(DecodeError::Invalid("IpAddr"))?);
+        Ok(())
+    }
+}
+
 field!(Mac, |v: &Mac| v.0, |b: &[u8]| b.try_into().ok().map(Mac));
 field!(Bytes, |v: &Bytes| v.0.clone(), |b: &[u8]| Some(Bytes(
     b.to_vec()

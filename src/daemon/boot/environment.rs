@@ -36,7 +36,11 @@ fn missing_rights(config: &Config, capabilities: u64) -> Option<String> {
     };
     config.ports.iter().find_map(|port| {
         let mut wanted = needs(port.device.value.driver()).to_vec();
-        if port.companion.is_some() && !wanted.contains(&CAP_NET_ADMIN) {
+        let has_companion = port.companion.is_some()
+            || config.bonds.iter().any(|bond| {
+                bond.companion.is_some() && bond.members.value.contains(&port.name.value)
+            });
+        if has_companion && !wanted.contains(&CAP_NET_ADMIN) {
             wanted.push(CAP_NET_ADMIN);
         }
         let lacks = wanted.iter().any(|capability| capabilities & (1 << capability) == 0);
@@ -124,6 +128,11 @@ mod tests {
         assert_eq!(missing_rights(&tap, 1 << CAP_NET_ADMIN), None);
         let null = config("[[port]]\nname = \"eth0\"\ndevice = \"net_null0\"");
         assert_eq!(missing_rights(&null, 0), None);
+        let bond = config(
+            "[[port]]\nname = \"eth0\"\ndevice = \"net_null0\"\n[[bond]]\nname = \"bond0\"\n\
+             members = [\"eth0\"]\nmode = \"broadcast\"\ncompanion = \"host0\"",
+        );
+        assert!(missing_rights(&bond, 0).is_some());
     }
 
     #[test]

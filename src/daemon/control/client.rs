@@ -151,6 +151,11 @@ impl Client {
         !self.inbox.is_empty()
     }
 
+    /// Whether it has sent one change, and waits for its answer.
+    pub fn waits_for_workers(&self) -> bool {
+        self.pending.len() == 1 && self.inbox.is_empty()
+    }
+
     /// Notes a change, which is answered in its turn.
     pub fn push_pending(&mut self, header: Header, pending: Pending) {
         self.pending.push_back((header, pending));

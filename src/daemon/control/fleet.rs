@@ -18,6 +18,8 @@ const RING: usize = 1024;
 /// a round when questions find none.
 const FOR_QUESTIONS: usize = 64;
 const ONE_MORE: usize = 1;
+/// How long is waited for workers without going to sleep.
+const MOMENT: Duration = Duration::from_micros(10);
 /// How long a worker may take to apply a change before it counts as wedged.
 const PATIENCE: Duration = Duration::from_secs(2);
 
@@ -242,6 +244,21 @@ impl Fleet {
             number: self.batch,
             at: now,
         });
+    }
+
+    /// Waits as long as a worker that is awake needs for a change: to sleep and be woken would take longer.
+    pub fn await_a_moment(&self) {
+        if self
+            .mailboxes
+            .iter()
+            .any(|m| m.asleep.load(Ordering::SeqCst))
+        {
+            return;
+        }
+        let until = Instant::now() + MOMENT;
+        while self.applied() < self.batch && Instant::now() < until {
+            std::hint::spin_loop();
+        }
     }
 
     /// Looks at what the workers have applied. True where a worker that was wedged goes on again.

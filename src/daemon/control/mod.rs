@@ -28,7 +28,7 @@ use nix::sys::signal::Signal;
 use nix::sys::signalfd::SignalFd;
 use ripvs_api::nl::Writer;
 use ripvs_api::MAX_DATAGRAM;
-use ripvs_core::delta::Answer;
+use ripvs_core::delta::{Answer, ConnEntry};
 
 use crate::board::Boards;
 use crate::clock::Clock;
@@ -87,6 +87,8 @@ pub struct Control {
     network: Network,
     settings: Settings,
     journal: Option<Journal>,
+    /// Pages of connections that are not in use; kept for their memory.
+    pages: Vec<Vec<ConnEntry>>,
     /// For encoding what goes to the journal; kept for its memory.
     message: Writer,
     source: Option<Source>,
@@ -115,6 +117,7 @@ impl Control {
             network: parts.network,
             settings: parts.settings,
             journal: None,
+            pages: Vec::new(),
             message: Writer::new(),
             source: None,
             answers: HashMap::new(),
@@ -199,6 +202,9 @@ impl Control {
         self.fleet.send(self.now);
         // While the workers apply them.
         self.write_journal(clients);
+        if clients.len() == 1 && clients[0].waits_for_workers() {
+            self.fleet.await_a_moment();
+        }
         let written = self.written();
         for client in clients.iter_mut() {
             client.settle_changes(&self.fleet, written);
@@ -281,7 +287,8 @@ impl Control {
         }
         // An answer of a worker may have made a change.
         let unwritten = |journal: &Journal| journal.is_behind() && !journal.has_failed();
-        if self.fleet.has_gathered() || self.journal.as_ref().is_some_and(unwritten) {
+        let unfinished = self.fleet.has_gathered() || self.master.is_estimating();
+        if unfinished || self.journal.as_ref().is_some_and(unwritten) {
             until = Duration::ZERO;
         }
         for client in clients {
@@ -363,9 +370,11 @@ impl Control {
                 self.next_estimate = time + stats::PERIOD;
             }
             if self.settings.estimates() {
-                self.master.estimate();
+                self.master.begin_estimate();
             }
         }
+        // Who moves the clock wants to see it done.
+        while self.master.go_on_estimating() && self.clock.held().is_some() {}
         if self.now < self.next_slow {
             return;
         }

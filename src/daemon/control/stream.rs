@@ -14,10 +14,10 @@ use super::Control;
 
 /// Services or dests in a page.
 const PAGE: usize = 128;
-/// Connection records that a worker looks at between two bursts.
-const RECORDS: usize = 512;
-/// Most connections of one request.
-const MOST: u32 = 4096;
+/// Pages of connections whose memory is kept.
+const PAGES: usize = 4;
+/// Connection records of a page.
+const RECORDS: usize = 1024;
 
 /// An answer that is under way.
 pub enum Stream {
@@ -91,7 +91,7 @@ impl Conns {
         Conns {
             worker,
             cursor,
-            left: from.limit.clamp(1, MOST),
+            left: from.limit.max(1),
             question: None,
         }
     }
@@ -110,7 +110,7 @@ fn shown(entry: ConnEntry, worker: usize) -> Reply {
         vport: entry.virt.1,
         daddr: entry.dest.0,
         dport: entry.dest.1,
-        state: entry.state.to_string(),
+        state: entry.state.into(),
         expires_ms: u64::from(entry.expires) * 10,
         flags: 0,
         pe_name,
@@ -183,25 +183,18 @@ impl Control {
             return conns_end(header, None, client);
         }
         let Some(question) = conns.question else {
-            let max = RECORDS.min(conns.left as usize);
-            let query = Query::Conns {
-                cursor: conns.cursor,
-                max,
-            };
-            conns.question = self.ask(conns.worker, query);
+            self.ask_page(&mut conns);
             return Next::Wait(Stream::Conns(conns));
         };
         let Some(answer) = self.answers.remove(&question) else {
             return Next::Wait(Stream::Conns(conns));
         };
         conns.question = None;
-        let Answer::Conns { entries, next } = answer else {
+        let Answer::Conns { mut entries, next } = answer else {
             return conns_end(header, None, client);
         };
         conns.left = conns.left.saturating_sub(entries.len() as u32);
-        for entry in entries {
-            client.out.item(header, &shown(entry, conns.worker));
-        }
+        let worker = conns.worker;
         match next {
             Some(cursor) => conns.cursor = cursor,
             None => {
@@ -209,10 +202,34 @@ impl Control {
                 conns.cursor = 0;
             }
         }
-        if conns.left == 0 && conns.worker < self.fleet.len() {
+        let is_over = conns.left == 0 || conns.worker >= self.fleet.len();
+        if !is_over {
+            // The worker fills the next page while this one is written down.
+            self.ask_page(&mut conns);
+        }
+        for entry in entries.drain(..) {
+            client.out.item(header, &shown(entry, worker));
+        }
+        if self.pages.len() < PAGES {
+            self.pages.push(entries);
+        }
+        if is_over && conns.worker < self.fleet.len() {
             return conns_end(header, Some(pack(conns.worker, conns.cursor)), client);
         }
         Next::More(Stream::Conns(conns))
+    }
+
+    /// Asks for the page that a dump of connections goes on with.
+    fn ask_page(&mut self, conns: &mut Conns) {
+        let max = RECORDS.min(conns.left as usize);
+        let mut into = self.pages.pop().unwrap_or_default();
+        into.reserve(max);
+        let query = Query::Conns {
+            cursor: conns.cursor,
+            max,
+            into,
+        };
+        conns.question = self.ask(conns.worker, query);
     }
 
     fn neighbours(&mut self, header: &Header, question: u64, client: &mut Client) -> Next {

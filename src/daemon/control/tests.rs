@@ -26,7 +26,7 @@ const CONNS: u64 = 1000;
 
 /// Answers as a worker would.
 fn answer(query: Query) -> Answer {
-    let Query::Conns { cursor, max } = query else {
+    let Query::Conns { cursor, max, .. } = query else {
         return Answer::Neighbours(Vec::new());
     };
     let end = (cursor + max as u64).min(CONNS);

@@ -8,7 +8,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use ripvs_core::delta::Delta;
+use ripvs_core::delta::{Answer, ConnEntry, Delta, Query};
 use ripvs_core::tally::Tally;
 use ripvs_core::{Time, Worker, WorkerConfig};
 use ripvs_nic::{Eal, Mbuf, RxQueue};
@@ -25,8 +25,14 @@ use io::{Ring, WorkerIo};
 const BURST: usize = 32;
 /// Messages taken from another worker's ring in a round.
 const MESSAGES: usize = 64;
-/// Changes applied between two bursts.
+/// Changes applied between two rounds without packets.
 const DELTAS: usize = 256;
+/// The same while packets come: about as long as the packets of a burst take.
+const DELTAS_AMONG_PACKETS: usize = 8;
+/// Connection records looked at for a listing between two rounds without packets.
+const RECORDS: usize = 512;
+/// The same while packets come.
+const RECORDS_AMONG_PACKETS: usize = 32;
 /// Busy rounds between two publications.
 const PUBLISH_EVERY: u32 = 16;
 /// Nanoseconds between two looks at the clock's business.
@@ -95,6 +101,19 @@ pub fn start(
     })
 }
 
+/// An order, and how far it is carried out.
+enum Task {
+    /// Changes of the batch of that number.
+    Apply(u64, std::vec::IntoIter<Delta>),
+    /// A page of connections.
+    List {
+        ticket: u64,
+        cursor: u64,
+        left: usize,
+        entries: Vec<ConnEntry>,
+    },
+}
+
 /// A worker at work.
 struct Running {
     worker: Worker<Mbuf>,
@@ -106,8 +125,10 @@ struct Running {
     clock: Clock,
     idler: Idler,
     frames: Vec<Mbuf>,
-    /// A batch that is being applied, with what of it is left.
-    applying: Option<(u64, std::vec::IntoIter<Delta>)>,
+    /// The order that is being carried out, piece by piece.
+    task: Option<Task>,
+    /// Whether packets came in the last round.
+    packets: bool,
     rounds: Rounds,
     next_tick: u64,
     /// Busy rounds since the last publication.
@@ -128,7 +149,8 @@ impl Running {
             clock: setup.clock,
             idler: Idler::new(setup.idle),
             frames: Vec::with_capacity(BURST),
-            applying: None,
+            task: None,
+            packets: false,
             rounds: Rounds::default(),
             next_tick: 0,
             unpublished: 0,
@@ -141,8 +163,9 @@ impl Running {
             let now = self.clock.now();
             let mut busy = self.orders(now);
             // Rings first: what another worker handed over came before what is in our queues now.
-            busy |= self.messages(now);
-            busy |= self.receive(now);
+            self.packets = self.messages(now);
+            self.packets |= self.receive(now);
+            busy |= self.packets;
             // Where the clock is held, what is due is done within a few rounds.
             if now.0 >= self.next_tick || self.clock.held().is_some() {
                 self.next_tick = now.0 + TICK;
@@ -160,29 +183,95 @@ impl Running {
 
     /// Does what the control thread wants, a bounded piece.
     fn orders(&mut self, now: Time) -> bool {
-        if self.applying.is_none() {
-            match self.mailbox.order() {
-                None => return false,
-                Some(Order::Apply(batch, deltas)) => {
-                    self.applying = Some((batch, deltas.into_iter()))
-                }
-                Some(Order::Ask(ticket, query)) => {
-                    self.mailbox.answer(ticket, self.worker.answer(now, query));
-                    return true;
-                }
-            }
-        }
-        if let Some((batch, deltas)) = &mut self.applying {
-            for delta in deltas.by_ref().take(DELTAS) {
-                self.worker.apply(now, delta);
-            }
-            if deltas.len() == 0 {
-                let batch = *batch;
-                self.applying = None;
-                self.mailbox.applied(batch);
-            }
-        }
+        let Some(task) = self.task.take().or_else(|| self.next_task(now)) else {
+            return false;
+        };
+        self.task = match task {
+            Task::Apply(batch, deltas) => self.apply(now, batch, deltas),
+            Task::List {
+                ticket,
+                cursor,
+                left,
+                entries,
+            } => self.list(now, ticket, cursor, left, entries),
+        };
         true
+    }
+
+    /// The next order that is worth doing in pieces. Others are done here.
+    fn next_task(&mut self, now: Time) -> Option<Task> {
+        match self.mailbox.order()? {
+            Order::Apply(batch, deltas) => Some(Task::Apply(batch, deltas.into_iter())),
+            Order::Ask(
+                ticket,
+                Query::Conns {
+                    cursor,
+                    max,
+                    into: entries,
+                },
+            ) => Some(Task::List {
+                ticket,
+                cursor,
+                left: max,
+                entries,
+            }),
+            Order::Ask(ticket, query) => {
+                self.mailbox.answer(ticket, self.worker.answer(now, query));
+                None
+            }
+        }
+    }
+
+    /// Applies some changes of a batch.
+    fn apply(
+        &mut self,
+        now: Time,
+        batch: u64,
+        mut deltas: std::vec::IntoIter<Delta>,
+    ) -> Option<Task> {
+        let some = if self.packets {
+            DELTAS_AMONG_PACKETS
+        } else {
+            DELTAS
+        };
+        for delta in deltas.by_ref().take(some) {
+            self.worker.apply(now, delta);
+        }
+        if deltas.len() > 0 {
+            return Some(Task::Apply(batch, deltas));
+        }
+        self.mailbox.applied(batch);
+        None
+    }
+
+    /// Lists some connections of a page.
+    fn list(
+        &mut self,
+        now: Time,
+        ticket: u64,
+        cursor: u64,
+        left: usize,
+        mut entries: Vec<ConnEntry>,
+    ) -> Option<Task> {
+        let some = left.min(if self.packets {
+            RECORDS_AMONG_PACKETS
+        } else {
+            RECORDS
+        });
+        let next = self.worker.list(now, cursor, some, &mut entries);
+        let left = left - some;
+        match next {
+            Some(cursor) if left > 0 => Some(Task::List {
+                ticket,
+                cursor,
+                left,
+                entries,
+            }),
+            next => {
+                self.mailbox.answer(ticket, Answer::Conns { entries, next });
+                None
+            }
+        }
     }
 
     /// Takes what the other workers sent, so much of each.

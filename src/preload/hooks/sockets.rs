@@ -160,7 +160,9 @@ unsafe fn receive(
             return length;
         }
         if flags & libc::MSG_PEEK == 0 {
-            link::answered(number);
+            // SAFETY: as the caller promises; that much of it has been written.
+            let datagram = unsafe { first_part(message, length as usize) };
+            link::answered(number, datagram);
         }
         // SAFETY: as the caller promises; the name has room for as many bytes as it says.
         unsafe {
@@ -171,6 +173,22 @@ unsafe fn receive(
             }
         }
         return length;
+    }
+}
+
+/// What a message was received into, if that is all in its first buffer; else nothing.
+///
+/// # Safety
+/// `message` was given to recvmsg(2), which said that it received `length` bytes.
+unsafe fn first_part<'a>(message: *const msghdr, length: usize) -> &'a [u8] {
+    // SAFETY: as the caller promises.
+    let parts = unsafe { elements((*message).msg_iov, (*message).msg_iovlen) };
+    match parts.first() {
+        // SAFETY: these bytes have been written.
+        Some(part) if part.iov_len >= length => unsafe {
+            elements(part.iov_base.cast::<u8>(), length)
+        },
+        _ => &[],
     }
 }
 

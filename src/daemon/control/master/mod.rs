@@ -80,7 +80,12 @@ pub struct Master {
     /// Each worker's counters of all traffic.
     totals: Vec<Arc<Tally>>,
     estimator: Estimator,
+    /// The service that a sum of all counters goes on with, while one is under way.
+    estimating: Option<u32>,
 }
+
+/// Services and dests that are summed up between two looks at what clients want.
+const ESTIMATES: usize = 1000;
 
 fn tallies(workers: usize) -> Vec<Arc<Tally>> {
     (0..workers).map(|_| Arc::default()).collect()
@@ -102,6 +107,7 @@ impl Master {
             sync: SyncDaemons::default(),
             totals: tallies(workers),
             estimator: Estimator::default(),
+            estimating: None,
         }
     }
 
@@ -410,17 +416,45 @@ impl Master {
         Ok(())
     }
 
-    /// Sums all counters up, every [`super::stats::PERIOD`]. Dests in the trash are left alone, as in the kernel.
-    pub fn estimate(&mut self) {
+    /// Begins to sum all counters up, every [`super::stats::PERIOD`]. Dests in the trash are left alone, as in the kernel.
+    /// [`Master::go_on_estimating`] does it: with many services it is not the work of a moment.
+    pub fn begin_estimate(&mut self) {
         self.estimator.tick(&total(&self.totals));
-        for service in self.services.iter_mut() {
-            service.estimator.tick(&total(&service.tallies));
-            for dest in &service.dests {
-                if let Some(dest) = self.dests.get_mut(dest.0) {
-                    dest.estimator.tick(&total(&dest.tallies));
+        self.estimating = Some(0);
+    }
+
+    /// Whether a sum is under way.
+    pub fn is_estimating(&self) -> bool {
+        self.estimating.is_some()
+    }
+
+    /// Sums the next services up. Whether more are left.
+    pub fn go_on_estimating(&mut self) -> bool {
+        let Some(from) = self.estimating else {
+            return false;
+        };
+        let mut budget = ESTIMATES;
+        for at in from.. {
+            let Some(place) = self.services.place_mut(at) else {
+                self.estimating = None;
+                return false;
+            };
+            budget = budget.saturating_sub(1);
+            if let Some(service) = place {
+                service.estimator.tick(&total(&service.tallies));
+                for dest in &service.dests {
+                    if let Some(dest) = self.dests.get_mut(dest.0) {
+                        dest.estimator.tick(&total(&dest.tallies));
+                    }
                 }
+                budget = budget.saturating_sub(service.dests.len());
+            }
+            if budget == 0 {
+                self.estimating = Some(at + 1);
+                return true;
             }
         }
+        false
     }
 
     /// All traffic, as `/proc/net/ip_vs_stats` has it.

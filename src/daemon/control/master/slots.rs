@@ -60,9 +60,9 @@ impl<T> Slots<T> {
             .filter_map(move |(i, place)| Some(((from + i) as u32, place.as_ref()?)))
     }
 
-    /// All values.
-    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.places.iter_mut().flatten()
+    /// The place of that number, which may be empty; none where no number is as great.
+    pub fn place_mut(&mut self, number: u32) -> Option<&mut Option<T>> {
+        self.places.get_mut(number as usize)
     }
 }
 

@@ -92,6 +92,11 @@ impl World {
         self.master.dests_from(key, 0, 100).0
     }
 
+    fn estimate(&mut self) {
+        self.master.begin_estimate();
+        while self.master.go_on_estimating() {}
+    }
+
     /// Counters of worker 0 for the dest that was added last.
     fn last_tally(&mut self) -> Arc<Tally> {
         let told = self.told();
@@ -402,7 +407,7 @@ fn a_deleted_dest_comes_back_under_its_id_with_its_counters() {
     let tally = world.last_tally();
     tally.conn();
     tally.refs(1);
-    world.master.estimate();
+    world.estimate();
     world.delete(&key, dest("10.0.0.11")).unwrap();
     assert!(matches!(
         world.told()[..],
@@ -435,7 +440,7 @@ fn under_a_new_service_of_the_same_address_the_counters_begin_anew_but_connectio
     tally.conn();
     tally.active(1);
     tally.refs(1);
-    world.master.estimate();
+    world.estimate();
     world.master.delete_service(&key, &mut world.fleet).unwrap();
     world.add_service(&key, &config("wlc")).unwrap();
     assert!(world.dests(&key).is_empty());
@@ -546,6 +551,33 @@ fn a_command_tells_the_workers_as_much_with_a_thousand_services_as_with_one() {
     };
     assert_eq!(told_by_each(1), [1; 5]);
     assert_eq!(told_by_each(1000), [1; 5]);
+}
+
+#[test]
+fn counters_of_thousands_of_services_are_summed_up_in_pieces() {
+    let mut world = World::new(1);
+    let keys: Vec<_> = (1..=800)
+        .map(|port| tcp(&format!("192.0.2.1:{port}")))
+        .collect();
+    for key in &keys {
+        world.add_service(key, &config("rr")).unwrap();
+        world.add(key, dest("10.0.0.11")).unwrap();
+    }
+    for delta in world.told() {
+        if let Delta::DestAdd { tally, .. } = delta {
+            (0..100).for_each(|_| tally.conn());
+        }
+    }
+    world.master.begin_estimate();
+    let rates = |world: &World| {
+        let rate = |key| world.dests(key)[0].stats.cps;
+        keys.iter().filter(|key| rate(key) > 0).count()
+    };
+    assert!(world.master.go_on_estimating());
+    assert_eq!(rates(&world), 500);
+    assert!(!world.master.go_on_estimating());
+    assert_eq!(rates(&world), 800);
+    assert!(!world.master.is_estimating());
 }
 
 #[test]

@@ -143,6 +143,76 @@ fn ipvsadm_restores_from_its_input() {
 }
 
 #[test]
+fn all_lines_of_a_restore_go_over_one_connection() {
+    let bench = Bench::new("one-connection");
+    let mut command = bench.command("ipvsadm", &["-R"]);
+    let mut child = command.stdin(Stdio::piped()).spawn().unwrap();
+    let lines: String = (1..=50)
+        .map(|port| format!("-A -t 192.0.2.100:{port} -s rr\n"))
+        .collect();
+    let mut stdin = child.stdin.take().unwrap();
+    stdin.write_all(lines.as_bytes()).unwrap();
+    drop(stdin);
+    assert!(child.wait().unwrap().success());
+    let state = bench.state.lock().unwrap();
+    assert_eq!(state.services.len(), 50);
+    // Its first question leaves something unread.
+    assert!(state.connections <= 2, "{}", state.connections);
+}
+
+#[test]
+fn a_socket_gets_no_answer_of_the_one_before() {
+    let bench = Bench::new("before");
+    // The first closes with its answer unread, the second when it has come whole, the third stays open, the fourth is a
+    // child's: none of them may leave anything to the next.
+    let found = bench.python(&format!(
+        "{NETLINK}
+def new():
+    s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
+    s.bind((0, 0))
+    return s
+def question(number):
+    question = bytearray(ask('IPVS', number))
+    question[6] = 5
+    return question
+def whole(s, number):
+    s.send(question(number))
+    for _ in range(2):
+        print(struct.unpack('IHHII', s.recv(65536)[:16])[3] - number)
+s = new()
+s.send(question(100))
+select.select([s], [], [])
+s.close()
+s = new()
+whole(s, 200)
+s.close()
+s = new()
+whole(s, 300)
+t = new()
+whole(t, 400)
+whole(s, 500)
+t.close()
+s.close()
+sys.stdout.flush()
+child = os.fork()
+s = new()
+whole(s, 600 if child else 700)
+s.close()
+if child:
+    print(os.waitpid(child, 0)[1])
+else:
+    sys.stdout.flush()
+    os._exit(0)
+os.closerange(3, 100)
+files = [open('/dev/null') for _ in range(8)]
+s = new()
+whole(s, 800)
+print({{os.fstat(file.fileno()).st_rdev for file in files}} == {{os.stat('/dev/null').st_rdev}})"
+    ));
+    assert_eq!(found, "0\n".repeat(15) + "True\n");
+}
+
+#[test]
 fn a_refusal_is_the_kernel_s_to_ipvsadm() {
     let bench = Bench::new("refusal");
     bench.ipvsadm("-A -t 192.0.2.100:80");
@@ -302,7 +372,7 @@ except OSError as error:
 
 /// Opens a generic netlink socket and asks on it for a family, by number in libc calls of Python's.
 const NETLINK: &str = "
-import errno, os, select, socket, struct
+import errno, os, select, socket, struct, sys
 def ask(name, seq=1):
     name = name.encode() + b'\\0'
     attr = struct.pack('HH', 4 + len(name), 2) + name

@@ -21,6 +21,8 @@ pub struct State {
     pub conns: u64,
     /// How many requests are to be taken and not answered, as by a daemon that ends.
     pub swallow: u32,
+    /// How many connections there have been.
+    pub connections: u32,
 }
 
 pub type Shared = Arc<Mutex<State>>;
@@ -63,7 +65,10 @@ fn serve(listener: OwnedFd, over: &AtomicBool, state: &Shared) {
     let mut connections: Vec<OwnedFd> = Vec::new();
     let mut buffer = vec![0; MAX_DATAGRAM];
     while !over.load(Ordering::Relaxed) {
-        connections.extend(socket::accept(&listener));
+        if let Ok(connection) = socket::accept(&listener) {
+            state.lock().unwrap().connections += 1;
+            connections.push(connection);
+        }
         connections.retain(|connection| loop {
             match socket::receive(connection, &mut buffer) {
                 Ok(Received::Datagram(length)) => {

@@ -84,14 +84,15 @@ impl Mode {
 }
 
 /// Frames one after the other.
-struct Source {
+pub struct Source {
     bytes: Vec<u8>,
     len: usize,
     next: usize,
 }
 
 impl Source {
-    fn new(len: usize, frames: impl Iterator<Item = Vec<u8>>) -> Source {
+    /// Frames of one length.
+    pub fn new(len: usize, frames: impl Iterator<Item = Vec<u8>>) -> Source {
         let mut bytes = Vec::new();
         frames.for_each(|frame| bytes.extend_from_slice(&frame));
         Source {
@@ -101,8 +102,9 @@ impl Source {
         }
     }
 
+    /// A burst of them.
     #[inline]
-    fn burst(&mut self, pool: &mut Pool, frames: &mut Vec<PoolFrame>) {
+    pub fn burst(&mut self, pool: &mut Pool, frames: &mut Vec<PoolFrame>) {
         for _ in 0..BURST {
             if self.next == self.bytes.len() {
                 self.next = 0;
@@ -123,7 +125,8 @@ fn now() -> Time {
     Time(ripvs_arch::clock::now_ns())
 }
 
-fn swap_macs(frame: &mut PoolFrame) {
+/// What macswap does.
+pub fn swap_macs(frame: &mut PoolFrame) {
     use ripvs_packet::Frame;
     let head = frame.head_mut();
     let mut dst = [0; 6];
@@ -133,7 +136,7 @@ fn swap_macs(frame: &mut PoolFrame) {
 }
 
 /// Nanoseconds a packet of the loop that only swaps MAC addresses.
-fn reference(source: &mut Source, pool: &mut Pool, packets: usize) -> f64 {
+pub fn reference(source: &mut Source, pool: &mut Pool, packets: usize) -> f64 {
     let mut frames = Vec::with_capacity(BURST);
     let start = cpu();
     for _ in 0..packets.div_ceil(BURST) {
@@ -187,6 +190,7 @@ fn case(options: &Options, mode: Mode, flows: u32) -> Result<(), String> {
         proto: if options.tcp { Proto::Tcp } else { Proto::Udp },
         flows,
         services: options.services,
+        by_port: false,
     };
     let connections = options.connections.unwrap_or(flows + flows / 20 + 64);
     let setup = Setup {

@@ -16,6 +16,12 @@ pub fn least(values: &[f64]) -> f64 {
     values.iter().copied().fold(f64::INFINITY, f64::min)
 }
 
+/// The value that this part of some sorted ones does not exceed; 0 of none.
+pub fn percentile(sorted: &[f64], part: f64) -> f64 {
+    let at = (sorted.len() as f64 * part).ceil() as usize;
+    sorted.get(at.saturating_sub(1)).copied().unwrap_or(0.0)
+}
+
 /// Half the distance between the quartiles: how far a typical measurement is from the median.
 pub fn spread(values: &[f64]) -> f64 {
     let mut sorted = values.to_vec();
@@ -30,6 +36,15 @@ pub fn spread(values: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_percentile_is_one_of_the_values() {
+        let values: Vec<f64> = (1..=1000).map(f64::from).collect();
+        let parts = [0.5, 0.99, 0.999, 1.0];
+        let expected = [500.0, 990.0, 999.0, 1000.0];
+        assert_eq!(parts.map(|part| percentile(&values, part)), expected);
+        assert_eq!(percentile(&[], 0.5), 0.0);
+    }
 
     #[test]
     fn one_outlier_moves_neither_median_nor_spread() {

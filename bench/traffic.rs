@@ -36,15 +36,18 @@ pub struct Traffic {
     pub proto: Proto,
     /// How many flows.
     pub flows: u32,
-    /// How many virtual services they are spread over, by port.
+    /// How many virtual services they are spread over.
     pub services: u32,
+    /// Whether the services differ by port; by address otherwise.
+    pub by_port: bool,
 }
 
-/// The virtual address.
-pub fn vip(v6: bool) -> IpAddr {
-    match v6 {
-        false => Ipv4Addr::new(192, 0, 2, 1).into(),
-        true => Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 1).into(),
+/// The address of virtual service `n`.
+pub fn vip(v6: bool, n: u32) -> IpAddr {
+    match (v6, n) {
+        (false, 0) => Ipv4Addr::new(192, 0, 2, 1).into(),
+        (false, n) => Ipv4Addr::from(0xac10_0000 + n).into(),
+        (true, n) => Ipv6Addr::from((0x2001_0db8_0002_u128 << 80) + u128::from(n) + 1).into(),
     }
 }
 
@@ -92,14 +95,17 @@ impl Traffic {
         }
     }
 
-    /// The virtual port of a flow.
-    pub fn vport(&self, flow: u32) -> u16 {
-        VPORT + (flow % self.services) as u16
+    /// Address and port of virtual service `n`.
+    pub fn service(&self, n: u32) -> (IpAddr, u16) {
+        match self.by_port {
+            true => (vip(self.v6, 0), VPORT + n as u16),
+            false => (vip(self.v6, n), VPORT),
+        }
     }
 
     /// The client's packet of a flow.
     pub fn request(&self, flow: u32) -> Vec<u8> {
-        let to = (vip(self.v6), self.vport(flow));
+        let to = self.service(flow % self.services);
         self.frame(client(self.v6, flow), to, flow)
     }
 
@@ -224,6 +230,7 @@ mod tests {
                     proto,
                     flows: 10,
                     services: 1,
+                    by_port: false,
                 };
                 for frame in [traffic.request(7), traffic.reply(7, 3)] {
                     assert!(frame.len() >= 60 && frame.len() <= 80);

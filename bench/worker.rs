@@ -62,6 +62,9 @@ pub struct Bench {
     next_tick: u64,
 }
 
+/// What keys the workers' hashes.
+pub const SEED: u64 = 0x1234_5678_9abc_def1;
+
 /// Frames in a burst, as ripvsd takes them.
 pub const BURST: usize = 32;
 
@@ -80,7 +83,7 @@ impl Bench {
                 workers: setup.workers,
                 connections: setup.connections,
                 owner_by_address: false,
-                seed: 0x1234_5678_9abc_def1,
+                seed: SEED,
                 net: NetConfig {
                     neigh_max: 65_000,
                     ..NetConfig::default()
@@ -184,8 +187,8 @@ impl Bench {
                     spec: Arc::new(ServiceSpec {
                         key: ServiceKey::Addr {
                             proto: if traffic.proto == Proto::Udp { 17 } else { 6 },
-                            addr: traffic::vip(traffic.v6),
-                            port: traffic.vport(service),
+                            addr: traffic.service(service).0,
+                            port: traffic.service(service).1,
                         },
                         sched: Some(setup.sched),
                         flags: match setup.persistent {
@@ -230,7 +233,7 @@ impl Bench {
                         Member::new(DestId(first + n), traffic::server(traffic.v6, n), port, 1)
                     })
                     .collect();
-                let af = Af::of(traffic::vip(traffic.v6));
+                let af = Af::of(traffic::router(traffic.v6));
                 // Where there are too many, there is no table, and nothing is scheduled: which shows.
                 if let Ok(table) = mh::Table::build(af, members.iter(), mh::TableIndex::default()) {
                     let id = ServiceId(service);
@@ -257,6 +260,9 @@ impl Bench {
             self.next_tick = now.0 + TICK;
             self.tick(now);
         } else {
+            for worker in &mut self.workers {
+                worker.catch_up(now);
+            }
             self.flush(now);
         }
         self.pool.recycle()
@@ -321,7 +327,7 @@ impl Bench {
 fn dport(traffic: &Traffic, setup: &Setup, service: u32) -> u16 {
     match setup.forward {
         Forward::Masq => traffic::DPORT,
-        _ => traffic.vport(service),
+        _ => traffic.service(service).1,
     }
 }
 
@@ -331,4 +337,39 @@ fn if_addr(text: &str) -> Option<IfAddr> {
         addr: addr.parse().ok()?,
         len: len.parse().ok()?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_tick_leaves_ends_in_the_rounds_that_follow() {
+        let traffic = Traffic {
+            v6: false,
+            proto: Proto::Udp,
+            flows: 1_000,
+            services: 1,
+            by_port: false,
+        };
+        let setup = Setup {
+            udp_timeout: 1,
+            ..Setup::new(Forward::Route, 2_000)
+        };
+        let now = Time(1_000_000_000);
+        let mut bench = Bench::new(&traffic, &setup, now).unwrap();
+        bench.establish(&traffic, now).unwrap();
+        let later = Time(now.0 + 2_000_000_000);
+        bench.round(later, &mut Vec::new());
+        let left = bench.conns();
+        assert!(left > 100, "one tick does a bounded piece of work");
+        for _ in 0..left / 32 {
+            bench.round(later, &mut Vec::new());
+        }
+        assert_eq!(
+            bench.conns(),
+            0,
+            "32 a round at least, with the clock standing still"
+        );
+    }
 }

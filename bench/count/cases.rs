@@ -113,6 +113,7 @@ impl Case {
             proto: self.proto,
             flows: FLOWS,
             services: 1,
+            by_port: false,
         };
         let now = Time(1_000_000_000);
         let made = Bench::new(&traffic, &self.setup(), now);

@@ -2,20 +2,23 @@
 //! from memory by net_pcap. What counts is the processor time of the thread that forwards, so that neighbours on the
 //! machine disturb little.
 
+mod cases;
+pub mod control;
+mod floor;
+pub mod paced;
+mod plot;
 mod process;
 mod report;
 mod ripvsd;
 mod testpmd;
 
-use std::fmt;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use ripvs_core::SchedKind;
-
-use crate::micro::Mode;
 use crate::stats::{median, spread};
-use crate::traffic::{shuffled, write_pcap, Proto, Traffic};
+use crate::traffic::write_pcap;
+use cases::Case;
+use floor::Floor;
 use process::{busiest, Process};
 use ripvsd::Ripvsd;
 use testpmd::Testpmd;
@@ -26,16 +29,25 @@ pub struct Options {
     /// A few cases and short rounds: about a minute.
     #[arg(long)]
     quick: bool,
-    /// Rounds of each.
+    /// Rounds of each program.
     #[arg(long)]
     rounds: Option<usize>,
-    /// Only cases with all of these words in their name.
-    #[arg(long, value_delimiter = ',')]
-    only: Vec<String>,
+    /// Milliseconds of a round.
+    #[arg(long)]
+    length: Option<u64>,
+    /// Only cases with this in their name; several words, separated by commas: with all of them.
+    #[arg(long, value_name = "PATTERN", value_delimiter = ',')]
+    case: Vec<String>,
+    /// Name the cases instead of measuring them.
+    #[arg(long)]
+    list: bool,
     /// Where ripvsd and ripvsadm are.
     #[arg(long)]
     bin: PathBuf,
-    /// Where results are kept.
+    /// The bare loop, built; without it its column stays empty.
+    #[arg(long)]
+    floor: Option<PathBuf>,
+    /// The directory where results are kept.
     #[arg(long)]
     results: Option<PathBuf>,
     /// Work without hugepages.
@@ -43,166 +55,67 @@ pub struct Options {
     no_huge: bool,
 }
 
-/// One thing to measure.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Case {
-    mode: Mode,
-    v6: bool,
-    proto: Proto,
-    flows: u32,
-    dests: u32,
-    services: u32,
-    sched: SchedKind,
-}
+impl Options {
+    fn cases(&self) -> Vec<Case> {
+        let wanted = |case: &Case| {
+            let name = format!(" {} ", case.name().to_lowercase());
+            let words = self.case.iter().map(|word| word.to_lowercase());
+            (case.quick || !self.quick) && words.into_iter().all(|word| name.contains(&word))
+        };
+        Case::all().into_iter().filter(wanted).collect()
+    }
 
-impl fmt::Display for Case {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mode = match self.mode {
-            Mode::Dr => "DR",
-            Mode::Nat => "NAT",
-            Mode::NatOut => "NAT both ways",
-            Mode::Tun => "TUN",
-        };
-        let family = if self.v6 { "IPv6" } else { "IPv4" };
-        let proto = match self.proto {
-            Proto::Udp => "UDP",
-            Proto::Tcp => "TCP",
-            Proto::Syn => "SYN",
-        };
-        write!(out, "{mode} {family} {proto}")?;
-        if self.services > 1 {
-            write!(out, " {} services", self.services)?;
-        }
-        if self.dests != DESTS && self.mode != Mode::NatOut {
-            write!(out, " {} dests", self.dests)?;
-        }
-        Ok(())
+    fn length(&self) -> Duration {
+        Duration::from_millis(self.length.unwrap_or(500))
+    }
+
+    fn rounds(&self) -> usize {
+        self.rounds.unwrap_or(if self.quick { 5 } else { 7 })
     }
 }
 
-const DESTS: u32 = 10;
-
-impl Case {
-    fn new(mode: Mode, flows: u32) -> Case {
-        Case {
-            mode,
-            v6: false,
-            proto: Proto::Udp,
-            flows,
-            // Replies come from the one server that every flow is known to have.
-            dests: if mode == Mode::NatOut { 1 } else { DESTS },
-            services: 1,
-            sched: SchedKind::Rr,
-        }
-    }
-
-    fn traffic(&self) -> Traffic {
-        Traffic {
-            v6: self.v6,
-            proto: self.proto,
-            flows: self.flows,
-            services: self.services,
-        }
-    }
-
-    fn connections(&self) -> u32 {
-        (self.flows + self.flows / 20).max(1 << 20)
-    }
-
-    /// The packets, in the order in which they come.
-    fn frames(&self) -> impl Iterator<Item = Vec<u8>> {
-        let traffic = self.traffic();
-        let requests = shuffled(self.flows)
-            .into_iter()
-            .map(move |flow| traffic.request(flow));
-        let both = self.mode == Mode::NatOut;
-        let answered = if both {
-            shuffled(self.flows)
-        } else {
-            Vec::new()
-        };
-        let replies = answered
-            .into_iter()
-            .rev()
-            .map(move |flow| traffic.reply(flow, 0));
-        requests.chain(replies)
-    }
-
-    /// What the added cost is to be, in nanoseconds, where that is said.
-    fn target(&self) -> Option<f64> {
-        let by_flows = match self.mode {
-            Mode::Dr => [24.0, 50.0, 80.0],
-            Mode::Nat | Mode::NatOut => [27.0, 55.0, 95.0],
-            Mode::Tun => [32.0, 75.0, 100.0],
-        };
-        let column = match self.flows {
-            1_000 => 0,
-            65_536 => 1,
-            1_000_000 => 2,
-            _ => return None,
-        };
-        let usual = self.proto == Proto::Udp && self.services == 1;
-        let more = if self.v6 { [5.0, 10.0, 15.0] } else { [0.0; 3] };
-        usual.then(|| by_flows[column] + more[column])
-    }
-}
-
-fn cases(quick: bool) -> Vec<Case> {
-    let flows: &[u32] = match quick {
-        true => &[1_000, 1_000_000],
-        false => &[1_000, 65_536, 1_000_000],
-    };
-    let mut cases = Vec::new();
-    let modes = [Mode::Dr, Mode::Nat, Mode::NatOut, Mode::Tun];
-    for mode in modes {
-        if quick && mode == Mode::NatOut {
-            continue;
-        }
-        cases.extend(flows.iter().map(|flows| Case::new(mode, *flows)));
-    }
-    if quick {
-        return cases;
-    }
-    let usual = cases.clone();
-    cases.extend(usual.iter().map(|case| Case { v6: true, ..*case }));
-    let tcp = |case: &Case| Case {
-        proto: Proto::Tcp,
-        ..*case
-    };
-    cases.extend(usual.iter().filter(|case| case.flows != 65_536).map(tcp));
-    for dests in [1, 1_000] {
-        let case = Case::new(Mode::Dr, 65_536);
-        cases.push(Case { dests, ..case });
-    }
-    for services in [1_000, 20_000] {
-        let case = Case::new(Mode::Dr, 65_536);
-        cases.push(Case {
-            services,
-            dests: 2,
-            ..case
-        });
-    }
-    cases
-}
-
-/// A file of packets for net_pcap.
+/// Where packets come from.
 struct Input {
-    path: PathBuf,
+    /// The device, as `--vdev` takes it.
+    device: String,
+    /// How many queues it has.
+    queues: usize,
+    /// How many packets the drivers keep for themselves.
     packets: u32,
+    mbuf_size: u32,
 }
 
 impl Input {
-    fn vdev(&self) -> String {
-        format!("net_pcap0,rx_pcap={},infinite_rx=1", self.path.display())
+    /// Files of packets, a queue each, that net_pcap gives out again and again.
+    fn write(case: &Case, dir: &Path) -> Result<Input, String> {
+        let mut packets = 0;
+        let mut queues = Vec::new();
+        for (queue, frames) in case.frames().into_iter().enumerate() {
+            let path = dir.join(format!("input{queue}.pcap"));
+            write_pcap(&path, frames.inspect(|_| packets += 1))
+                .map_err(|error| format!("{}: {error}", path.display()))?;
+            queues.push(format!("rx_pcap={}", path.display()));
+        }
+        Ok(Input {
+            device: format!("net_pcap0,{},infinite_rx=1", queues.join(",")),
+            queues: queues.len(),
+            packets,
+            mbuf_size: case.mbuf_size(),
+        })
     }
 
-    /// The driver keeps the file's packets in mbufs of their own.
+    /// What DPDK's environment is to do about memory.
+    fn eal(&self, no_huge: bool) -> Vec<String> {
+        if !no_huge {
+            return vec!["--in-memory".into()];
+        }
+        let megabytes = 512 + u64::from(self.mbufs()) * u64::from(self.mbuf_size + 450) / 1_000_000;
+        vec!["--no-huge".into(), "-m".into(), megabytes.to_string()]
+    }
+
+    /// How many mbufs are wanted.
     fn mbufs(&self) -> u32 {
         self.packets + 16_384
-    }
-
-    fn mbuf_size(&self) -> u32 {
-        2048
     }
 }
 
@@ -221,11 +134,16 @@ trait Subject {
     fn packets(&mut self) -> Result<u64, String>;
 }
 
-/// Nanoseconds of processor time for a packet, over a while.
-fn measure(subject: &mut dyn Subject, length: Duration) -> Result<f64, String> {
+/// Nanoseconds of processor time for a packet, over a while, of the threads that forward.
+fn measure(
+    subject: &mut dyn Subject,
+    threads: usize,
+    settle: Duration,
+    length: Duration,
+) -> Result<f64, String> {
     subject.process().resume();
     // The caches were another's meanwhile.
-    std::thread::sleep(length / 4);
+    std::thread::sleep(settle);
     let mut read = || -> Result<_, String> {
         let before = subject.process().cpu()?;
         let packets = subject.packets()?;
@@ -236,23 +154,32 @@ fn measure(subject: &mut dyn Subject, length: Duration) -> Result<f64, String> {
     std::thread::sleep(length);
     let last = read()?;
     subject.process().pause();
-    let time = (busiest(&first.0, &last.0) + busiest(&first.2, &last.2)) as f64 / 2.0;
+    let time = busiest(&first.0, &last.0, threads) + busiest(&first.2, &last.2, threads);
     match last.1 - first.1 {
         0 => Err("no packets".into()),
-        packets => Ok(time / packets as f64),
+        packets => Ok(time as f64 / 2.0 / packets as f64),
     }
 }
 
-/// What came of a case.
+/// What came of a case: nanoseconds a packet, a round each.
 struct Outcome {
     case: Case,
     testpmd: Vec<f64>,
+    /// Of the bare loop; empty where there is none for the case.
+    floor: Vec<f64>,
     ripvsd: Vec<f64>,
 }
 
 impl Outcome {
+    /// What ripvsd adds to testpmd.
     fn added(&self) -> Vec<f64> {
         let pairs = self.ripvsd.iter().zip(&self.testpmd);
+        pairs.map(|(full, plain)| full - plain).collect()
+    }
+
+    /// What the bare loop adds to testpmd.
+    fn floor_added(&self) -> Vec<f64> {
+        let pairs = self.floor.iter().zip(&self.testpmd);
         pairs.map(|(full, plain)| full - plain).collect()
     }
 }
@@ -262,9 +189,20 @@ impl Outcome {
 /// # Errors
 /// A program cannot be run, or does not do what it is measured for.
 pub fn run(options: &Options) -> Result<(), String> {
+    if options.list {
+        for case in options.cases() {
+            println!("{}", case.name());
+        }
+        return Ok(());
+    }
+    in_temp_dir(|dir| run_in(options, dir))
+}
+
+/// Does something with a directory for its files, which go afterwards.
+fn in_temp_dir<T>(f: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
     let dir = std::env::temp_dir().join(format!("ripvs-bench-{}", std::process::id()));
     std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
-    let done = run_in(options, &dir);
+    let done = f(&dir);
     // What cannot be removed is a temporary file.
     let _ = std::fs::remove_dir_all(&dir);
     done
@@ -273,56 +211,81 @@ pub fn run(options: &Options) -> Result<(), String> {
 fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
     report::heading();
     let mut outcomes = Vec::new();
-    for case in cases(options.quick) {
-        let name = format!("{case} {}", case.flows);
-        if !options
-            .only
-            .iter()
-            .all(|word| name.split(' ').any(|own| own == word))
-        {
-            continue;
+    let mut failed = Vec::new();
+    for case in options.cases() {
+        match compare(options, &case, dir) {
+            Ok(outcome) => {
+                report::row(&outcome);
+                outcomes.push(outcome);
+            }
+            Err(error) => {
+                println!("{:36} {:>9} | {error}", case.to_string(), case.flows);
+                failed.push(case.name());
+            }
         }
-        let outcome = compare(options, &case, dir)?;
-        report::row(&outcome);
-        outcomes.push(outcome);
+        // A long table is not lost with its end.
+        if let Some(results) = &options.results {
+            report::write(results, &outcomes)?;
+        }
     }
-    match &options.results {
-        Some(path) => report::write_csv(path, &outcomes),
-        None => Ok(()),
+    match (&failed[..], outcomes.is_empty()) {
+        ([], true) => Err("no such case".into()),
+        ([], false) => Ok(()),
+        (failed, _) => Err(format!("not measured: {}", failed.join("; "))),
     }
 }
 
 fn compare(options: &Options, case: &Case, dir: &Path) -> Result<Outcome, String> {
-    let path = dir.join("input.pcap");
-    write_pcap(&path, case.frames()).map_err(|error| format!("{}: {error}", path.display()))?;
-    let both = if case.mode == Mode::NatOut { 2 } else { 1 };
-    let packets = case.flows * both;
-    let input = Input { path, packets };
-    let eal: Vec<String> = match options.no_huge {
-        true => {
-            let megabytes = 512 + u64::from(input.mbufs()) * 2500 / 1_000_000;
-            vec!["--no-huge".into(), "-m".into(), megabytes.to_string()]
-        }
-        false => vec!["--in-memory".into()],
+    let input = Input::write(case, dir)?;
+    let eal = input.eal(options.no_huge);
+    let length = options.length();
+    // Where connections end, those of before the pause have to go first.
+    let settle = match case.new {
+        true => Duration::from_millis(2500),
+        false => length / 4,
     };
-    let (length, rounds) = match options.quick {
-        true => (Duration::from_millis(500), 5),
-        false => (Duration::from_secs(1), 9),
-    };
-    let rounds = options.rounds.unwrap_or(rounds);
-    let mut testpmd = Testpmd::start(&input, &eal)?;
+    let threads = case.workers();
+    let mut testpmd = Testpmd::start(case, &input, &eal)?;
     testpmd.process().pause();
+    let mut floor = match &options.floor {
+        Some(program) if case.has_floor() => Some(Floor::start(program, case, &input, &eal)?),
+        _ => None,
+    };
+    if let Some(floor) = &mut floor {
+        // Its table fills meanwhile.
+        std::thread::sleep(length);
+        floor.process().pause();
+    }
     let mut ripvsd = Ripvsd::start(case, &input, &eal, &options.bin, dir)?;
+    ripvsd.add_services(case)?;
+    // With two workers, some flows are left out; where connections end, they are never all there.
+    ripvsd.await_conns(match (case.new, case.two) {
+        (true, _) => 100_000,
+        (false, None) => case.flows,
+        (false, Some(_)) => input.packets,
+    })?;
     let before = ripvsd.counts()?;
     ripvsd.process().pause();
     let mut outcome = Outcome {
         case: *case,
         testpmd: Vec::new(),
+        floor: Vec::new(),
         ripvsd: Vec::new(),
     };
-    for _ in 0..rounds {
-        outcome.testpmd.push(measure(&mut testpmd, length)?);
-        outcome.ripvsd.push(measure(&mut ripvsd, length)?);
+    for _ in 0..options.rounds() {
+        let plain = measure(&mut testpmd, threads, length / 4, length)?;
+        outcome.testpmd.push(plain);
+        if let Some(floor) = &mut floor {
+            let bare = measure(floor, threads, length / 4, length)?;
+            outcome.floor.push(bare);
+        }
+        let full = measure(&mut ripvsd, threads, settle, length)?;
+        outcome.ripvsd.push(full);
+    }
+    if let Some(floor) = &mut floor {
+        floor.process().resume();
+        floor.check()?;
+        floor.process().pause();
     }
     ripvsd.process().resume();
     let after = ripvsd.counts()?;
@@ -330,10 +293,17 @@ fn compare(options: &Options, case: &Case, dir: &Path) -> Result<Outcome, String
     std::thread::sleep(SUMS);
     let balanced = ripvsd.counts()?.balanced;
     let received = after.received - before.received;
-    let all = |count: u64| count as f64 > received as f64 * 0.999;
-    if !all(after.forwarded - before.forwarded) || !all(balanced - before.balanced) {
+    let forwarded = after.forwarded - before.forwarded;
+    // What finds a ring full on its way to the other worker is not counted as done, neither here nor for the time.
+    let due = if case.hands_over() {
+        forwarded
+    } else {
+        received
+    };
+    let all = |count: u64| count as f64 > due as f64 * 0.999;
+    if !all(forwarded) || !all(balanced - before.balanced) {
         return Err(format!(
-            "{case}: not all was balanced: {before:?}, {after:?}, {balanced}"
+            "not all was balanced: {before:?}, {after:?}, {balanced}"
         ));
     }
     Ok(outcome)

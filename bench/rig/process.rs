@@ -27,12 +27,25 @@ impl Process {
     /// # Errors
     /// It cannot be started.
     pub fn start(program: &Path, args: &[String]) -> Result<Process, String> {
+        Process::start_with(program, args, &[])
+    }
+
+    /// The same, with these variables in its environment.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn start_with(
+        program: &Path,
+        args: &[String],
+        environment: &[(&str, String)],
+    ) -> Result<Process, String> {
         let name = program.display().to_string();
         // Should this program be killed, that one must not stay; and what it prints is wanted at once.
         let mut child = Command::new("setpriv")
             .args(["--pdeathsig", "KILL", "stdbuf", "-oL"])
             .arg(program)
             .args(args)
+            .envs(environment.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -148,11 +161,26 @@ impl Drop for Process {
     }
 }
 
-/// By how much the processor time of the busiest thread grew, in nanoseconds.
-pub fn busiest(before: &[(u32, u64)], after: &[(u32, u64)]) -> u64 {
+/// By how much the processor time of the busiest threads grew, in nanoseconds, together.
+pub fn busiest(before: &[(u32, u64)], after: &[(u32, u64)], threads: usize) -> u64 {
     let grown = after.iter().map(|(id, time)| {
         let old = before.iter().find(|(known, _)| known == id);
         time - old.map_or(0, |(_, time)| *time).min(*time)
     });
-    grown.max().unwrap_or(0)
+    let mut grown: Vec<u64> = grown.collect();
+    grown.sort_unstable_by(|a, b| b.cmp(a));
+    grown.iter().take(threads).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_busiest_threads_are_those_whose_time_grew_most() {
+        let before = [(1, 1_000), (2, 50), (3, 7)];
+        let after = [(1, 1_010), (2, 150), (3, 37), (4, 5)];
+        assert_eq!(busiest(&before, &after, 1), 100);
+        assert_eq!(busiest(&before, &after, 2), 130);
+    }
 }

@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
+use super::cases::{Case, SEED};
 use super::process::Process;
-use super::{Case, Input, Subject};
+use super::{Input, Subject};
 use crate::micro::Mode;
 use crate::traffic::{self, Proto};
 
@@ -20,6 +21,9 @@ pub struct Ripvsd {
     process: Process,
     adm: PathBuf,
     socket: PathBuf,
+    workers: usize,
+    /// What of a worker's counters counts as a packet done.
+    done: &'static str,
 }
 
 /// What it counted.
@@ -34,10 +38,10 @@ pub struct Counts {
 }
 
 impl Ripvsd {
-    /// Starts it, adds the case's services, and waits until every flow is known.
+    /// Starts it, without services so far.
     ///
     /// # Errors
-    /// It does not start, or does not come to know the flows.
+    /// It does not start.
     pub fn start(
         case: &Case,
         input: &Input,
@@ -49,26 +53,66 @@ impl Ripvsd {
         std::fs::write(&config, configuration(case, input, eal, &socket))
             .map_err(|error| format!("{}: {error}", config.display()))?;
         let args = ["--config".to_string(), config.display().to_string()];
-        let mut process = Process::start(&bin.join("ripvsd"), &args)?;
+        let seed = [("RIPVS_SEED", SEED.to_string())];
+        let mut process = Process::start_with(&bin.join("ripvsd"), &args, &seed)?;
         process.wait_for(" ready after ")?;
-        let ripvsd = Ripvsd {
+        Ok(Ripvsd {
             process,
             adm: bin.join("ripvsadm"),
             socket,
-        };
-        ripvsd.adm(&["-R"], &services(case))?;
+            workers: case.workers(),
+            done: if case.hands_over() {
+                "sent"
+            } else {
+                "received"
+            },
+        })
+    }
+
+    /// Adds the case's services.
+    ///
+    /// # Errors
+    /// ripvsadm fails.
+    pub fn add_services(&self, case: &Case) -> Result<(), String> {
+        if case.new {
+            self.adm(&["--set", "0", "0", "1"], "")?;
+        }
+        self.adm(&["-R"], &services(case)).map(drop)
+    }
+
+    /// Waits until it has so many connections.
+    ///
+    /// # Errors
+    /// That does not come to pass.
+    pub fn await_conns(&self, count: u32) -> Result<(), String> {
         let until = Instant::now() + PATIENCE;
-        while ripvsd.number(&["status", "--json"], "/conns")? < u64::from(case.flows) {
+        loop {
+            let conns = self.number(&["status", "--json"], "/conns")?;
+            if conns >= u64::from(count) {
+                return Ok(());
+            }
             if Instant::now() > until {
-                return Err(format!("{case}: not all flows have a connection"));
+                return Err(format!("{conns} of {count} flows have a connection"));
             }
             std::thread::sleep(Duration::from_millis(50));
         }
-        Ok(ripvsd)
+    }
+
+    /// Its process, to pause it by.
+    pub fn running(&self) -> &Process {
+        &self.process
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
     }
 
     /// Runs ripvsadm, and returns what it printed.
-    fn adm(&self, args: &[&str], input: &str) -> Result<String, String> {
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn adm(&self, args: &[&str], input: &str) -> Result<String, String> {
         let failed = |error: std::io::Error| format!("ripvsadm: {error}");
         let mut child = Command::new(&self.adm)
             .arg("--socket")
@@ -130,7 +174,13 @@ impl Subject for Ripvsd {
     }
 
     fn packets(&mut self) -> Result<u64, String> {
-        self.number(&["workers", "--json"], "/0/received")
+        let json = self.json(&["workers", "--json"])?;
+        let mut sum = 0;
+        for worker in 0..self.workers {
+            let count = json[worker][self.done].as_u64();
+            sum += count.ok_or("ripvsadm workers shows not all of them")?;
+        }
+        Ok(sum)
     }
 }
 
@@ -141,16 +191,19 @@ fn configuration(case: &Case, input: &Input, eal: &[String], socket: &Path) -> S
         true => "\"2001:db8:18::fe/64\", \"2001:db8:10::fffe/64\"",
     };
     let mut text = format!(
-        "workers = 1\nidle = \"poll\"\nconnections = {}\nmbufs = {}\nmbuf_size = {}\nsocket = \"{}\"\n\
+        "workers = {}\nidle = \"poll\"\nconnections = {}\nmbufs = {}\nmbuf_size = {}\nsocket = \"{}\"\n\
          [sysctl]\nsloppy_tcp = 1\n[eal]\nargs = {:?}\n\
-         [[port]]\nname = \"eth0\"\ndevice = \"{}\"\naddresses = [{addresses}]\n\
+         [[port]]\nname = \"eth0\"\ndevice = \"{}\"\nrx_queues = {}\ntx_queues = {}\naddresses = [{addresses}]\n\
          [[route]]\nprefix = \"{}\"\nvia = \"{}\"\n",
+        case.workers(),
         case.connections(),
         input.mbufs(),
-        input.mbuf_size(),
+        input.mbuf_size,
         socket.display(),
         eal,
-        input.vdev(),
+        input.device,
+        input.queues,
+        case.workers(),
         if v6 { "::/0" } else { "0.0.0.0/0" },
         traffic::router(v6),
     );
@@ -171,11 +224,12 @@ fn configuration(case: &Case, input: &Input, eal: &[String], socket: &Path) -> S
 fn services(case: &Case) -> String {
     let kind = if case.proto == Proto::Udp { "-u" } else { "-t" };
     let end = |addr: std::net::IpAddr, port: u16| std::net::SocketAddr::new(addr, port);
+    let persistent = if case.persistent { " -p 300" } else { "" };
     let mut text = String::new();
     for service in 0..case.services {
-        let vport = case.traffic().vport(service);
-        let virt = end(traffic::vip(case.v6), vport);
-        text += &format!("-A {kind} {virt} -s {}\n", case.sched.name());
+        let (addr, vport) = case.traffic().service(service);
+        let virt = end(addr, vport);
+        text += &format!("-A {kind} {virt} -s {}{persistent}\n", case.sched.name());
         for n in 0..case.dests {
             let (method, port) = match case.mode {
                 Mode::Dr => ("-g", vport),

@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::cases::Case;
 use super::process::Process;
 use super::{Input, Subject};
 
@@ -11,33 +12,46 @@ pub struct Testpmd {
 }
 
 impl Testpmd {
-    /// Starts it on this input.
+    /// Starts it on this input, with as many cores as ripvsd will have.
     ///
     /// # Errors
     /// It does not start.
-    pub fn start(input: &Input, eal: &[String]) -> Result<Testpmd, String> {
+    pub fn start(case: &Case, input: &Input, eal: &[String]) -> Result<Testpmd, String> {
         let mut args: Vec<String> = eal.to_vec();
+        let cores = match case.workers() {
+            1 => "--lcores=0@0,1@1",
+            _ => "--lcores=0@0,1@0,2@1",
+        };
         let own = [
             "--no-pci",
             "--no-telemetry",
-            "-l",
-            "0,1",
+            cores,
             &format!("--file-prefix=testpmd-{}", std::process::id()),
-            "--vdev",
-            &input.vdev(),
+        ];
+        args.extend(own.map(str::to_string));
+        args.extend(["--vdev".to_string(), input.device.clone()]);
+        let own = [
             "--",
             "--interactive",
             "--forward-mode=macswap",
+            &format!("--nb-cores={}", case.workers()),
+            &format!("--rxq={}", input.queues),
+            &format!("--txq={}", input.queues),
             &format!("--total-num-mbufs={}", input.mbufs()),
-            &format!("--mbuf-size={}", input.mbuf_size() + 128),
+            &format!("--mbuf-size={}", input.mbuf_size + 128),
         ];
         args.extend(own.map(str::to_string));
         let mut process = Process::start(Path::new("dpdk-testpmd"), &args)?;
         process.say("start")?;
         process.wait_for("packet forwarding")?;
-        process.say("show port stats 0")?;
-        process.wait_for("RX-packets")?;
-        Ok(Testpmd { process })
+        let mut testpmd = Testpmd { process };
+        testpmd.packets()?;
+        Ok(testpmd)
+    }
+
+    /// Its process, to pause it by.
+    pub fn running(&self) -> &Process {
+        &self.process
     }
 }
 
@@ -49,9 +63,8 @@ impl Subject for Testpmd {
     fn packets(&mut self) -> Result<u64, String> {
         self.process.say("show port stats 0")?;
         let line = self.process.wait_for("RX-packets")?;
-        line.split_whitespace()
-            .nth(1)
-            .and_then(|word| word.parse().ok())
-            .ok_or_else(|| format!("testpmd said \"{line}\""))
+        let number = line.split_whitespace().nth(1);
+        let number = number.and_then(|word| word.parse().ok());
+        number.ok_or_else(|| format!("testpmd said \"{line}\""))
     }
 }

@@ -277,12 +277,12 @@ impl<F: Frame> Worker<F> {
         }
     }
 
-    /// Ends connections whose time is up, a bounded number.
-    pub(crate) fn expire<A: Tables<F>>(&mut self, now: Time, budget: usize) {
+    /// Ends connections whose time is up, a bounded number; true if no more are due.
+    pub(crate) fn expire<A: Tables<F>>(&mut self, now: Time, budget: usize) -> bool {
         let mut gone = std::mem::take(&mut self.gone);
         // Memory for as many as there may be, from the first round on: no connection's end waits for it.
         gone.reserve(budget);
-        A::table_mut(self).advance(now.tick(), budget, |record, id| {
+        let done = A::table_mut(self).advance(now.tick(), budget, |record, id| {
             if record.n_control() > 0 {
                 return Expiry::Again(DELAYED);
             }
@@ -293,6 +293,7 @@ impl<F: Frame> Worker<F> {
             self.farewell::<A>(now, id, gone, false);
         }
         self.gone = gone;
+        done
     }
 
     /// Ends a connection at once, for its next packet to be scheduled anew (`ip_vs_conn_expire_now`). One that controls

@@ -50,6 +50,7 @@ pub mod types;
 pub mod verdict;
 mod worker;
 
+pub use owner::owner_of_client;
 pub use spec::*;
 pub use types::*;
 pub use worker::{Io, Post, Worker, WorkerConfig};

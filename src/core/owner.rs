@@ -17,6 +17,12 @@ pub struct Owners {
     hash: FlowHash,
 }
 
+/// The worker that owns a client's connections where the hashes are keyed by `seed`: for measurements, which have packets
+/// arrive at their owner or anywhere but there.
+pub fn owner_of_client(workers: u16, seed: u64, client: IpAddr, port: u16) -> WorkerId {
+    Owners::new(workers, false, seed).of_client(client, port)
+}
+
 impl Owners {
     /// A rule for that many workers. `by_address` leaves the client's port out; `seed` keys the hash.
     pub fn new(workers: u16, by_address: bool, seed: u64) -> Owners {

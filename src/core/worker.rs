@@ -160,13 +160,18 @@ pub struct Worker<F: Frame> {
     pub(crate) thin: Thin,
     /// When the defences are looked at next.
     defence_due: Time,
+    /// Whether connections are left whose time is up.
+    overdue: bool,
 }
 
 /// The worker that asks for neighbours and announces addresses.
 pub const RESOLVER: WorkerId = WorkerId(0);
 
-/// Connections looked at by one round of expiry.
-const EXPIRE_BUDGET: usize = 256;
+/// Connections looked at by one round of expiry: some 20 µs of work where none of them is in the caches.
+const EXPIRE_BUDGET: usize = 64;
+
+/// Connections looked at between two of these where more are due: a burst begins no more than 32.
+const EXPIRE_MORE: usize = 48;
 
 impl<F: Frame> Worker<F> {
     /// A worker without services. Its tables are laid out here. `total` counts its traffic altogether.
@@ -202,6 +207,7 @@ impl<F: Frame> Worker<F> {
             sweep: Sweep::default(),
             thin: Thin::new(config.seed.wrapping_add(u64::from(config.id.0))),
             defence_due: now,
+            overdue: false,
         })
     }
 
@@ -344,8 +350,7 @@ impl<F: Frame> Worker<F> {
 
     /// Lets time pass: connections, fragments, neighbours. A bounded piece of work a call.
     pub fn tick(&mut self, now: Time, io: &mut impl Io<F>) {
-        self.expire::<V4>(now, EXPIRE_BUDGET);
-        self.expire::<V6>(now, EXPIRE_BUDGET);
+        self.end_due(now, EXPIRE_BUDGET);
         self.sweep(now);
         self.thin(now);
         self.expire_fragments(now, io);
@@ -357,6 +362,19 @@ impl<F: Frame> Worker<F> {
             self.services.expire(now);
         }
         self.flush(io);
+    }
+
+    fn end_due(&mut self, now: Time, budget: usize) {
+        let done = self.expire::<V4>(now, budget) & self.expire::<V6>(now, budget);
+        self.overdue = !done;
+    }
+
+    /// Ends some more connections whose time is up, if [`Worker::tick`] left any: in each round a little more than may begin in
+    /// it, so that the table does not fill up with what is over.
+    pub fn catch_up(&mut self, now: Time) {
+        if self.overdue {
+            self.end_due(now, EXPIRE_MORE);
+        }
     }
 
     /// Says something to another worker, at the end of the round.

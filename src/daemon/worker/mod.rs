@@ -173,6 +173,7 @@ impl Running {
                 self.dirty = true;
                 self.worker.tick(now, &mut self.io);
             } else {
+                self.worker.catch_up(now);
                 self.worker.flush(&mut self.io);
             }
             busy |= self.io.flush();

@@ -29,17 +29,20 @@ impl<F: Frame> Worker<F> {
         if path.forward == Forward::Tunnel {
             return self.transmit_tunnel(now, pkt, path, error, io);
         }
-        let target = match (
-            path.forward,
-            path.dest.and_then(|id| self.services.dest(id)),
-        ) {
+        let dest = path.dest.and_then(|id| self.services.dest(id));
+        let target = match (path.forward, dest) {
             (Forward::Bypass, _) => A::to_ip(path.virt.addr),
             (Forward::Route, Some(dest)) => dest.spec.addr,
             _ => A::to_ip(path.server.addr),
         };
-        let Some((number, hop)) = self.way(now, path.hop_in, target, None) else {
+        let shared = path
+            .dest
+            .filter(|_| dest.is_some_and(|dest| dest.spec.addr == target));
+        let kept = self.kept_way(path.hop_in, shared);
+        let Some((number, hop)) = self.way(now, kept, target, None) else {
             return self.unreachable(now, pkt, io);
         };
+        self.keep_way(shared, kept, number);
         // The number also says that the addresses were looked at, which an error about the connection does not show.
         if let Some(id) = path.id.filter(|_| number != path.hop_in && !error) {
             if let Some(record) = A::table_mut(self).get_mut(id) {

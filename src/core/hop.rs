@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 use ripvs_packet::{Frame, PacketIo, PortId};
 
 use crate::net::{encapsulate, NeighId, Net, RouteHit, UNTAGGED};
-use crate::types::{IfaceId, Time};
+use crate::types::{DestId, IfaceId, Time};
 use crate::verdict::Verdict;
 use crate::worker::Worker;
 
@@ -242,6 +242,24 @@ impl<F: Frame> Worker<F> {
         self.way_anew(now, target, source, false)
     }
 
+    /// The number to look a way up by: that of the connection, or, of a new one, that of its dest's last one.
+    #[inline]
+    pub(crate) fn kept_way(&self, own: HopNumber, dest: Option<DestId>) -> HopNumber {
+        if own != HopNumber::default() {
+            return own;
+        }
+        dest.and_then(|id| self.services.ledger().dest(id))
+            .map_or(own, |account| account.hop)
+    }
+
+    /// Keeps a number for the dest's next connection, where it is another than that which was looked up.
+    #[inline]
+    pub(crate) fn keep_way(&mut self, dest: Option<DestId>, kept: HopNumber, number: HopNumber) {
+        if let Some(id) = dest.filter(|_| number != kept) {
+            self.services.ledger_mut().set_hop(id, number);
+        }
+    }
+
     /// As [`Worker::way`], for what we send to the other end of a tunnel.
     #[inline]
     pub(crate) fn tunnel_way(
@@ -251,7 +269,8 @@ impl<F: Frame> Worker<F> {
         target: IpAddr,
     ) -> Option<(HopNumber, Hop)> {
         if let Some(&hop) = self.hops.get(kept, self.net.generation()) {
-            if hop.neigh.is_some_and(|id| self.net.neigh_current(id)) {
+            let whole = hop.source.is_some();
+            if whole && hop.neigh.is_some_and(|id| self.net.neigh_current(id)) {
                 return Some((kept, hop));
             }
         }

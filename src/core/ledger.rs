@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use ripvs_arch::{prefetch_index, prefetch_read};
 
+use crate::hop::HopNumber;
 use crate::state::Direction;
 use crate::tally::Tally;
 use crate::types::{DestId, ServiceId};
@@ -21,6 +22,8 @@ pub(crate) struct Account {
     pub service: ServiceId,
     /// Whether it is in it at present.
     pub available: bool,
+    /// The way to it that its last new connection found, for the next one.
+    pub hop: HopNumber,
 }
 
 /// The accounts of one worker.
@@ -75,6 +78,14 @@ impl Ledger {
     /// Opens a dest's account, or closes it.
     pub fn set_dest(&mut self, id: DestId, account: Option<Account>) {
         put(&mut self.dests, id.0 as usize, account);
+    }
+
+    /// Notes the way to a dest.
+    #[inline]
+    pub fn set_hop(&mut self, id: DestId, hop: HopNumber) {
+        if let Some(Some(account)) = self.dests.get_mut(id.0 as usize) {
+            account.hop = hop;
+        }
     }
 
     /// Notes that a dest has left its service.

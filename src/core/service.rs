@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use hashbrown::HashMap;
 
+use crate::hop::HopNumber;
 use crate::ledger::{Account, Ledger};
 use crate::sched::{Group, Member};
 use crate::spec::{service_flags, DestSpec, Forward, ServiceKey, ServiceSpec, TunnelKind};
@@ -195,6 +196,12 @@ impl Services {
     #[inline(always)]
     pub(crate) fn ledger(&self) -> &Ledger {
         &self.ledger
+    }
+
+    /// Where packets are counted.
+    #[inline]
+    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
+        &mut self.ledger
     }
 
     /// Lets schedulers forget what they have not used for long: a bounded number of services a call, all in turn.
@@ -401,6 +408,7 @@ impl Services {
             tally: tally.clone(),
             service,
             available: true,
+            hop: HopNumber::default(),
         };
         self.ledger.set_dest(id, Some(account));
         self.dests[at] = Some(Dest {

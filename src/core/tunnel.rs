@@ -319,9 +319,11 @@ impl<F: Frame> Worker<F> {
             return self.discard(pkt, Drop::DestGone);
         };
         let (spec, pmtu) = (dest.spec.clone(), dest.path_mtu(now));
-        let Some((number, mut hop)) = self.tunnel_way(now, path.hop_in, spec.addr) else {
+        let kept = self.kept_way(path.hop_in, path.dest);
+        let Some((number, mut hop)) = self.tunnel_way(now, kept, spec.addr) else {
             return self.unreachable(now, pkt, io);
         };
+        self.keep_way(path.dest, kept, number);
         // As in `transmit_inbound`.
         if let Some(id) = path.id.filter(|_| number != path.hop_in && !error) {
             if let Some(record) = A::table_mut(self).get_mut(id) {

@@ -96,6 +96,7 @@ struct Entry {
 }
 
 /// An address as [`Hints`] takes it.
+#[inline]
 fn words(addr: IpAddr) -> (u64, u64) {
     match addr {
         IpAddr::V4(addr) => V4::words(addr.octets()),
@@ -157,6 +158,9 @@ impl Routes {
     /// What `addr` is in the local table: by address, as part of a prefix on lo, or as a VIP.
     #[inline]
     pub fn local(&self, addr: IpAddr) -> Option<LocalKind> {
+        if self.hints.may_have(words(addr)) && self.is_vip(addr) {
+            return Some(LocalKind::Unicast);
+        }
         self.local.lookup(addr).map(Local::kind)
     }
 

@@ -5,14 +5,16 @@ mod show;
 mod words;
 
 use std::net::IpAddr;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{CommandFactory, Parser, Subcommand};
 use ripvs_api::client::DEFAULT_TIMEOUT;
+use ripvs_api::ipvs::{Af, ServiceKey};
 use ripvs_api::ripvs::{
     Addr, Advance, Divert, Mac, MarkRule, Neigh, NeighState, PortChange, Prefix, Reply, Request,
-    Route, RouteKind, Settle, SettlePort, Sysctl, SysctlName,
+    Route, RouteKind, ServiceExact, ServiceName, Settle, SettlePort, Sysctl, SysctlName,
 };
 use ripvs_api::{ClientError, Reply as AnyReply};
 use serde::Serialize;
@@ -69,6 +71,11 @@ enum Sub {
     Sysctl {
         #[command(subcommand)]
         verb: Option<SysctlVerb>,
+    },
+    /// How single services are scheduled where there are several workers.
+    Service {
+        #[command(subcommand)]
+        verb: Option<ServiceVerb>,
     },
     /// What became of packets, and why some were dropped.
     Drops {
@@ -220,6 +227,68 @@ enum MarkVerb {
 const MARK_WORDS: &str = "proto NAME|src PREFIX|dst PREFIX|sport PORTS|dport PORTS|dev NAME";
 
 #[derive(Debug, Subcommand)]
+enum ServiceVerb {
+    /// List those of which something is said.
+    List,
+    /// Schedule one at one worker, in the order of one kernel (on), by each worker for itself (off), or as all others
+    /// (default); whether or not it is there.
+    Exact {
+        /// on, off or default.
+        value: Exactness,
+        #[command(flatten)]
+        service: OneService,
+    },
+}
+
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+enum Exactness {
+    On,
+    Off,
+    Default,
+}
+
+#[derive(Debug, clap::Args)]
+#[command(group = clap::ArgGroup::new("one").required(true).args(["tcp", "udp", "sctp", "mark"]))]
+#[group(skip)]
+struct OneService {
+    /// A TCP service, such as `192.0.2.100:80` or `[2001:db8::1]:80`.
+    #[arg(short = 't', long = "tcp-service", value_name = "ADDRESS:PORT")]
+    tcp: Option<SocketAddr>,
+    /// A UDP service.
+    #[arg(short = 'u', long = "udp-service", value_name = "ADDRESS:PORT")]
+    udp: Option<SocketAddr>,
+    /// An SCTP service.
+    #[arg(long = "sctp-service", value_name = "ADDRESS:PORT")]
+    sctp: Option<SocketAddr>,
+    /// A service by mark.
+    #[arg(short = 'f', long = "fwmark-service", value_name = "MARK", value_parser = clap::value_parser!(u32).range(1..))]
+    mark: Option<u32>,
+    /// Of IPv6, where it is a service by mark.
+    #[arg(short = '6', long = "ipv6", requires = "mark", conflicts_with_all = ["tcp", "udp", "sctp"])]
+    v6: bool,
+}
+
+impl OneService {
+    fn name(&self) -> ServiceName {
+        let at = [(6, self.tcp), (17, self.udp), (132, self.sctp)];
+        let at = at
+            .into_iter()
+            .find_map(|(protocol, at)| Some((protocol, at?)));
+        ServiceName(match at {
+            Some((protocol, at)) => ServiceKey::Addr {
+                protocol,
+                addr: at.ip(),
+                port: at.port(),
+            },
+            None => ServiceKey::Mark {
+                mark: self.mark.unwrap_or_default(),
+                af: if self.v6 { Af::V6 } else { Af::V4 },
+            },
+        })
+    }
+}
+
+#[derive(Debug, Subcommand)]
 enum SysctlVerb {
     /// List them.
     List,
@@ -325,6 +394,22 @@ impl Session<'_, '_> {
             Sub::Route { verb } => self.route(verb.unwrap_or(RouteVerb::List)),
             Sub::Neigh { verb } => self.neigh(verb.unwrap_or(NeighVerb::List)),
             Sub::Mark { verb } => self.mark(verb.unwrap_or(MarkVerb::List)),
+            Sub::Service { verb } => match verb.unwrap_or(ServiceVerb::List) {
+                ServiceVerb::List => {
+                    let list = Request::ServiceExacts;
+                    list!(self, list, Reply::ServiceExact, show::service_exacts)
+                }
+                ServiceVerb::Exact { value, service } => {
+                    self.change(Request::SetServiceExact(ServiceExact {
+                        service: service.name(),
+                        exact: match value {
+                            Exactness::On => Some(true),
+                            Exactness::Off => Some(false),
+                            Exactness::Default => None,
+                        },
+                    }))
+                }
+            },
             Sub::Sysctl { verb } => self.sysctl(verb.unwrap_or(SysctlVerb::List)),
             Sub::Advance { by } => {
                 // A minute takes it a second or so.

@@ -33,7 +33,7 @@ const USAGE: [&str; 14] = [
     "--start-daemon {master|backup} [daemon-options]",
     "--stop-daemon {master|backup}",
     "-h",
-    "status|workers|port|addr|route|neigh|mark|sysctl|drops|settle|advance [--help]",
+    "status|workers|port|addr|route|neigh|mark|sysctl|service|drops|settle|advance [--help]",
 ];
 
 const OPTIONS: &str = "\

@@ -6,6 +6,7 @@
 //! a version if it is optional; anything else makes a new version.
 
 pub mod field;
+mod service_name;
 mod value;
 
 pub mod net;
@@ -14,9 +15,10 @@ pub mod state;
 pub use net::{
     Addr, Divert, MarkRule, Neigh, NeighState, Port, PortChange, PortKind, Route, RouteKind,
 };
+pub use service_name::ServiceName;
 pub use state::{
-    Advance, Conn, ConnsEnd, ConnsFrom, Count, Settle, SettlePort, Settled, SettledPort, Status,
-    Sysctl, SysctlName, Traffic, Verdicts, Worker,
+    Advance, Conn, ConnsEnd, ConnsFrom, Count, ServiceExact, Settle, SettlePort, Settled,
+    SettledPort, Status, Sysctl, SysctlName, Traffic, Verdicts, Worker,
 };
 pub use value::{Bytes, Mac, PortRange, Prefix};
 
@@ -136,6 +138,10 @@ commands! {
         27 Traffic,
         /// Move a held clock on; acknowledged when all that becomes due has been done. EOPNOTSUPP if it is not held.
         28 Advance(Advance),
+        /// Dump of the services of which is said whether they are scheduled exactly: [`Reply::ServiceExact`].
+        29 ServiceExacts,
+        /// Say so of one, whether or not it is there, or say no more of it.
+        30 SetServiceExact(ServiceExact),
     }
 }
 
@@ -170,6 +176,8 @@ commands! {
         25 Settled(Settled),
         /// Traffic.
         27 Traffic(Traffic),
+        /// Whether a service is scheduled exactly.
+        29 ServiceExact(ServiceExact),
     }
 }
 
@@ -188,6 +196,7 @@ impl Request {
                 | Request::Sysctls
                 | Request::Conns(_)
                 | Request::Traffic
+                | Request::ServiceExacts
         )
     }
 

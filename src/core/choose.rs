@@ -8,9 +8,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ripvs_packet::Frame;
 
 use crate::conn::{ConnId, Flags, Key, NewConn};
-use crate::message::{Ask, Choice, ConnRef};
+use crate::message::{Ask, Choice, ConnRef, Load, Msg, Parcel};
 use crate::service::{Service, FTP_PORT};
-use crate::types::{DestId, Time, WorkerId};
+use crate::spec::ServiceKey;
+use crate::types::{Af, DestId, Time, WorkerId};
 use crate::verdict::Drop;
 use crate::worker::{Tables, Worker};
 
@@ -28,6 +29,14 @@ pub struct TemplateKey {
     pub vaddr: IpAddr,
     /// The virtual port or 0.
     pub vport: u16,
+}
+
+/// What comes of looking for a dest.
+pub(crate) enum Decision {
+    /// This.
+    Made(Choice),
+    /// The dest is to be picked by that worker, which schedules for all.
+    At(WorkerId),
 }
 
 impl TemplateKey {
@@ -82,52 +91,129 @@ impl<F: Frame> Worker<F> {
         if self.workers == 1 {
             return self.id;
         }
-        if service.central() {
-            return self.owners.of_service(&service.spec.key);
-        }
+        // Templates are where they are however their service is scheduled, which may change.
         if service.persistent() {
             let key = TemplateKey::of(service, ask);
             return self.owners.of_template(&key, ask.call_id.as_deref());
         }
-        self.id
+        service.counted_at.unwrap_or(self.id)
     }
 
     /// Chooses a dest, and charges it with the connection.
-    pub(crate) fn choose(&mut self, now: Time, ask: &Ask) -> Choice {
-        let Some(service) = self.services.get(ask.service) else {
-            return Choice::Nobody;
+    pub(crate) fn choose(&mut self, now: Time, ask: &Ask) -> Decision {
+        let Some(service) = self.asked_service(ask) else {
+            return Decision::Made(Choice::Nobody);
         };
         if service.persistent() {
-            return match ask.client {
-                IpAddr::V4(_) => self.choose_persistent::<crate::family::V4>(now, ask),
-                IpAddr::V6(_) => self.choose_persistent::<crate::family::V6>(now, ask),
-            };
+            return self.choose_by_template(now, ask, None);
         }
         if service.mark().is_none() && ask.vport != service.port() {
-            return Choice::Nobody;
+            return Decision::Made(Choice::Nobody);
         }
         let Some(id) = ask.server.or_else(|| self.pick(now, ask)) else {
-            return Choice::Nobody;
+            return Decision::Made(Choice::Nobody);
         };
         let port = self.services.dest(id).map_or(0, |dest| dest.spec.port);
         self.charge_new(id);
-        Choice::Dest {
+        Decision::Made(Choice::Dest {
             id,
             port: if port != 0 { port } else { ask.vport },
             chooser: self.id,
             control: None,
+        })
+    }
+
+    /// The service that a packet is for, unless another has come into its place while the packet was under way.
+    fn asked_service(&self, ask: &Ask) -> Option<&Service> {
+        let service = self.services.get(ask.service)?;
+        let same = match service.spec.key {
+            ServiceKey::Addr { proto, addr, .. } => (proto, addr) == (ask.proto, ask.vaddr),
+            ServiceKey::Mark { af, .. } => af == Af::of(ask.vaddr),
+        };
+        same.then_some(service)
+    }
+
+    /// Has the chooser of a service pick a dest for a packet that has no template here.
+    pub(crate) fn have_picked(
+        &mut self,
+        chooser: WorkerId,
+        ask: Ask,
+        parcel: Parcel<F>,
+        owner: WorkerId,
+    ) {
+        let pick = Msg::Pick {
+            ask,
+            parcel,
+            owner,
+            from: self.id,
+        };
+        self.post(chooser, pick);
+    }
+
+    /// Picks a dest for another worker, which keeps the templates, and charges it with the connection.
+    pub(crate) fn pick_charged(&mut self, now: Time, ask: &Ask) -> Option<DestId> {
+        self.asked_service(ask)?;
+        let picked = self.pick(now, ask)?;
+        self.charge_new(picked);
+        Some(picked)
+    }
+
+    /// Makes a template for the dest that the service's chooser picked, and charged; unless another packet had one made
+    /// meanwhile.
+    pub(crate) fn choose_picked(
+        &mut self,
+        now: Time,
+        ask: &Ask,
+        picked: Option<DestId>,
+        from: WorkerId,
+    ) -> Choice {
+        let Some(dest) = picked else {
+            return Choice::Nobody;
+        };
+        let made = match self.asked_service(ask) {
+            Some(_) => self.choose_by_template(now, ask, Some(dest)),
+            None => Decision::Made(Choice::Nobody),
+        };
+        let choice = match made {
+            Decision::Made(choice) => choice,
+            Decision::At(_) => Choice::Nobody,
+        };
+        // The chooser is told of what is charged here, as of all; so its own charge goes. It comes to know of that first.
+        let undo = Load {
+            dest,
+            active: 0,
+            inactive: -1,
+            bound: match choice {
+                Choice::Dest { id, .. } if id == dest => None,
+                _ => Some(false),
+            },
+        };
+        self.post(from, Msg::Load(undo));
+        choice
+    }
+
+    fn choose_by_template(&mut self, now: Time, ask: &Ask, picked: Option<DestId>) -> Decision {
+        match ask.client {
+            IpAddr::V4(_) => self.choose_persistent::<crate::family::V4>(now, ask, picked),
+            IpAddr::V6(_) => self.choose_persistent::<crate::family::V6>(now, ask, picked),
         }
     }
 
-    fn choose_persistent<A: Tables<F>>(&mut self, now: Time, ask: &Ask) -> Choice {
+    fn choose_persistent<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        ask: &Ask,
+        picked: Option<DestId>,
+    ) -> Decision {
         let Some(service) = self.services.get(ask.service) else {
-            return Choice::Nobody;
+            return Decision::Made(Choice::Nobody);
         };
+        let elsewhere = service.counted_at;
         let own_port = service.port();
         let window = service.spec.timeout.saturating_mul(crate::types::Tick::HZ);
         let key = TemplateKey::of(service, ask);
         let (Some(client), Some(vaddr)) = (A::from_ip(key.client), A::from_ip(key.vaddr)) else {
-            return Choice::Nobody;
+            return Decision::Made(Choice::Nobody);
         };
         let lookup = Key {
             proto: key.proto,
@@ -147,11 +233,15 @@ impl<F: Frame> Worker<F> {
         let (template, dest) = match usable {
             Some(template) => template,
             None => {
-                let Some(dest) = ask.server.or_else(|| self.pick(now, ask)) else {
-                    return Choice::Nobody;
+                let dest = match (ask.server.or(picked), elsewhere) {
+                    (Some(dest), _) => Some(dest),
+                    (None, Some(chooser)) => return Decision::At(chooser),
+                    (None, None) => self.pick(now, ask),
                 };
-                let Some(spec) = self.services.dest(dest).map(|dest| dest.spec.clone()) else {
-                    return Choice::Nobody;
+                let spec =
+                    dest.and_then(|dest| Some((dest, self.services.dest(dest)?.spec.clone())));
+                let Some((dest, spec)) = spec else {
+                    return Decision::Made(Choice::Nobody);
                 };
                 let dport = if ask.vport == own_port && own_port != FTP_PORT {
                     spec.port
@@ -174,11 +264,11 @@ impl<F: Frame> Worker<F> {
                     ..NewConn::new(lookup, daddr, dport, flags)
                 };
                 if self.conns_left() == 0 {
-                    return Choice::Refused(Drop::ConnTableFull);
+                    return Decision::Made(Choice::Refused(Drop::ConnTableFull));
                 }
                 let made = A::table_mut(self).insert(now.tick(), &new);
                 let Ok(id) = made else {
-                    return Choice::Refused(Drop::ConnTableFull);
+                    return Decision::Made(Choice::Refused(Drop::ConnTableFull));
                 };
                 if let Some(call_id) = &ask.call_id {
                     self.calls.insert(&key, call_id, A::IS_V6, id);
@@ -195,11 +285,11 @@ impl<F: Frame> Worker<F> {
             .get_mut(template)
             .is_some_and(|record| record.add_controlled())
         {
-            return Choice::Refused(Drop::ConnTableFull);
+            return Decision::Made(Choice::Refused(Drop::ConnTableFull));
         }
         let port = self.services.dest(dest).map_or(0, |dest| dest.spec.port);
         self.charge_new(dest);
-        Choice::Dest {
+        Decision::Made(Choice::Dest {
             id: dest,
             port: if ask.vport == own_port && port != 0 {
                 port
@@ -211,7 +301,7 @@ impl<F: Frame> Worker<F> {
                 worker: self.id,
                 id: template,
             }),
-        }
+        })
     }
 
     /// The dest of a template, if it may still be had and is the one that is `wanted`, if any (`ip_vs_check_template`). A
@@ -253,7 +343,12 @@ impl<F: Frame> Worker<F> {
 
     /// A connection begins as an inactive one; its state says otherwise a moment later.
     fn charge_new(&mut self, dest: DestId) {
-        self.services.charge(dest, 0, 1, Some(true));
+        self.services.charge(Load {
+            dest,
+            active: 0,
+            inactive: 1,
+            bound: Some(true),
+        });
     }
 
     /// Takes back a choice that came to nothing: no record, or one that was there already.

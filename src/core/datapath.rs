@@ -8,6 +8,7 @@
 
 use ripvs_packet::{parse, sctp, Frame, PortId};
 
+use crate::choose::Decision;
 use crate::conn::{ConnId, Key, OutKey};
 use crate::family::{V4, V6};
 use crate::flow::Path;
@@ -52,7 +53,7 @@ impl<F: Frame> Worker<F> {
     }
 
     /// IP of either family. `fresh`: nobody has asked yet which worker it is for.
-    fn input(&mut self, now: Time, pkt: Packet<F>, fresh: bool, io: &mut impl Io<F>) {
+    pub(crate) fn input(&mut self, now: Time, pkt: Packet<F>, fresh: bool, io: &mut impl Io<F>) {
         match pkt.info.family {
             parse::Family::V4 => self.input_of::<V4>(now, pkt, fresh, io),
             parse::Family::V6 => self.input_of::<V6>(now, pkt, fresh, io),
@@ -165,8 +166,14 @@ impl<F: Frame> Worker<F> {
             return self.schedule::<A>(now, pkt, &key, io);
         };
         if self.reused::<A>(id, &pkt) {
+            // As the kernel's ends by a timer a moment later, the old one still counts when the new one is scheduled.
+            if self.conns_left() == 0 {
+                self.end_now::<A>(now, id);
+                return self.schedule::<A>(now, pkt, &key, io);
+            }
+            let passed = self.schedule::<A>(now, pkt, &key, io);
             self.end_now::<A>(now, id);
-            return self.schedule::<A>(now, pkt, &key, io);
+            return passed;
         }
         let Some(path) = A::table(self).get(id).map(|record| Path::of(id, record)) else {
             return Some(pkt);
@@ -294,8 +301,14 @@ impl<F: Frame> Worker<F> {
             );
             return None;
         }
-        let choice = self.choose(now, &ask);
-        self.begin::<A>(now, pkt, &ask, &choice, io)
+        match self.choose(now, &ask) {
+            Decision::Made(choice) => self.begin::<A>(now, pkt, &ask, &choice, io),
+            Decision::At(chooser) => {
+                self.net.counters.hold(Held::Ring);
+                self.have_picked(chooser, ask, pkt.into_parcel(), self.id);
+                None
+            }
+        }
     }
 
     /// Makes the connection that was chosen a dest for, and sends its first packet on.

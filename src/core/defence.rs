@@ -19,7 +19,9 @@ pub struct Defence {
 impl Defence {
     /// Takes in the settings, with room for `free` more connections: at every change of them and once a second.
     pub fn update(&mut self, settings: &Settings, free: u32) {
-        let short = (free as u64) < settings.amemthresh as u64;
+        // A threshold below nought is never reached.
+        let threshold = i64::from(settings.amemthresh);
+        let short = i64::from(free) < threshold;
         self.secure_tcp = match settings.secure_tcp {
             0 => false,
             1 | 2 => short,
@@ -31,10 +33,10 @@ impl Defence {
             _ => true,
         };
         let rate = match settings.drop_packet {
-            1 | 2 if short => {
-                settings.amemthresh as u64 / (settings.amemthresh as u64 - free as u64)
-            }
-            3 => settings.am_droprate as u64,
+            1 | 2 if short => threshold / (threshold - i64::from(free)),
+            // The counter of a rate below nought is always through: every packet is dropped.
+            3 if settings.am_droprate < 0 => 1,
+            3 => i64::from(settings.am_droprate),
             _ => 0,
         };
         self.drop_rate = u32::try_from(rate).unwrap_or(u32::MAX);
@@ -73,6 +75,20 @@ mod tests {
 
     fn dropped(defence: &mut Defence, of: usize) -> usize {
         (0..of).filter(|_| defence.drops_packet()).count()
+    }
+
+    #[test]
+    fn mode_3_drops_none_at_a_rate_of_nought_and_all_below() {
+        for (am_droprate, all) in [(0, 0), (-5, 1000)] {
+            let settings = Settings {
+                drop_packet: 3,
+                am_droprate,
+                ..Settings::default()
+            };
+            let mut defence = Defence::default();
+            defence.update(&settings, 1_000_000);
+            assert_eq!(dropped(&mut defence, 1000), all);
+        }
     }
 
     #[test]

@@ -135,6 +135,8 @@ pub struct ConnEntry {
     pub state: &'static str,
     /// Hundredths of a second until it expires.
     pub expires: u32,
+    /// Flags of `linux/ip_vs.h` (`IP_VS_CONN_F_*`).
+    pub flags: u16,
     /// Name and data of the persistence engine, on templates of services that have one.
     pub pe: Option<(&'static str, Vec<u8>)>,
 }

@@ -78,6 +78,7 @@ impl<F: Frame> Worker<F> {
     pub fn burst(&mut self, now: Time, port: PortId, frames: &mut Vec<F>, io: &mut impl Io<F>) {
         self.net.counters.received += frames.len() as u64;
         self.take(now, port, true, frames, io);
+        self.send_own_errors(now, io);
         self.flush(io);
     }
 

@@ -7,7 +7,7 @@ use ripvs_packet::Frame;
 
 use crate::conn::{ConnId, Control, Expiry, Flags, NewConn, Record, DELAYED};
 use crate::hop::HopNumber;
-use crate::message::{Ask, Choice, ConnRef, Msg};
+use crate::message::{Ask, Choice, ConnRef, Load, Msg};
 use crate::packet::Packet;
 use crate::rewrite::End;
 use crate::spec::{service_flags, Forward};
@@ -83,7 +83,9 @@ impl<F: Frame> Worker<F> {
             return Err(Drop::NoDest);
         };
         let key = ask.key::<A>();
-        let Some(dest) = self.services.dest(*id) else {
+        // While the choice was under way another service's dest may have come into the place of the one that was chosen.
+        let dest = self.services.dest(*id);
+        let Some(dest) = dest.filter(|dest| dest.service == ask.service) else {
             self.unchoose(now, choice, A::IS_V6);
             return Err(Drop::NoDest);
         };
@@ -331,7 +333,12 @@ impl<F: Frame> Worker<F> {
                 }
             }
             match gone.kind {
-                Kind::Template => self.services.charge(dest, 0, 0, Some(false)),
+                Kind::Template => self.services.charge(Load {
+                    dest,
+                    active: 0,
+                    inactive: 0,
+                    bound: Some(false),
+                }),
                 Kind::Active => self.report_load(gone.chooser, dest, -1, 0, true),
                 Kind::Inactive => self.report_load(gone.chooser, dest, 0, -1, true),
             }
@@ -356,19 +363,16 @@ impl<F: Frame> Worker<F> {
         inactive: i32,
         gone: bool,
     ) {
+        let load = Load {
+            dest,
+            active,
+            inactive,
+            bound: gone.then_some(false),
+        };
         if chooser == self.id {
-            self.services
-                .charge(dest, active, inactive, gone.then_some(false));
+            self.services.charge(load);
         } else {
-            self.post(
-                chooser,
-                Msg::Load {
-                    dest,
-                    active,
-                    inactive,
-                    gone,
-                },
-            );
+            self.post(chooser, Msg::Load(load));
         }
     }
 

@@ -257,7 +257,7 @@ impl<F: Frame> Worker<F> {
             Gathered::Complete(whole) => {
                 counters.absorb(whole.absorbed);
                 let ours = dst != DstKind::Remote && info.family == parse::Family::V4;
-                let pieces = if ours {
+                let pieces = if ours && !self.services.tracks(Af::V4) {
                     whole.pieces.merged()
                 } else {
                     whole.pieces

@@ -26,6 +26,7 @@ pub mod message;
 pub mod net;
 mod options;
 mod outgoing;
+mod own;
 mod owner;
 mod packet;
 mod plain;

@@ -75,6 +75,7 @@ impl<F: Frame> Worker<F> {
             dest: (daddr, record.dport()),
             state: state::name(record.proto(), record.flags(), record.state),
             expires: record.expires().until(now.tick()),
+            flags: record.flags().listed(),
             pe: match self.calls.of_template(A::IS_V6, id) {
                 Some(call_id) if record.has(Flags::TEMPLATE) => Some(("sip", call_id.to_vec())),
                 _ => None,

@@ -197,6 +197,19 @@ pub enum Choice {
     Refused(Drop),
 }
 
+/// A change of the connections that somebody counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// The dest that is charged with them.
+    pub dest: DestId,
+    /// Change of its active connections.
+    pub active: i32,
+    /// Change of its inactive connections.
+    pub inactive: i32,
+    /// Whether a connection was bound to the dest, or has gone.
+    pub bound: Option<bool>,
+}
+
 /// A message between workers.
 #[derive(Debug)]
 pub enum Msg<F> {
@@ -227,17 +240,32 @@ pub enum Msg<F> {
         /// The packet.
         parcel: Parcel<F>,
     },
-    /// A connection that the receiver counts changed, came undone or ended.
-    Load {
-        /// The dest that is charged with it.
-        dest: DestId,
-        /// Change of its active connections.
-        active: i32,
-        /// Change of its inactive connections.
-        inactive: i32,
-        /// Whether a connection has gone.
-        gone: bool,
+    /// The sender keeps the templates of a service whose scheduling is the receiver's, and has none for this packet.
+    Pick {
+        /// What to choose by.
+        ask: Ask,
+        /// The packet, to go on with what was chosen.
+        parcel: Parcel<F>,
+        /// Who owns the connection.
+        owner: WorkerId,
+        /// Who asks.
+        from: WorkerId,
     },
+    /// The answer to `Pick`.
+    Picked {
+        /// What was asked.
+        ask: Ask,
+        /// The dest, already charged with one inactive connection by the sender.
+        picked: Option<DestId>,
+        /// The packet.
+        parcel: Parcel<F>,
+        /// Who owns the connection.
+        owner: WorkerId,
+        /// Who picked.
+        from: WorkerId,
+    },
+    /// Connections that the receiver counts began, changed, came undone or ended.
+    Load(Load),
     /// A connection under this record of the receiver's has ended.
     Uncontrol {
         /// The record, and its family.

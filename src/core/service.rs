@@ -1,6 +1,7 @@
 //! One worker's copy of the service table: which service a packet belongs to, and the dests of each. Changed by deltas
 //! only; nothing here fails.
 
+use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -8,7 +9,9 @@ use hashbrown::HashMap;
 
 use crate::hop::HopNumber;
 use crate::ledger::{Account, Ledger};
-use crate::sched::{Group, Member};
+use crate::message::Load;
+use crate::owner::Owners;
+use crate::sched::{Expirations, Group, Member};
 use crate::spec::{service_flags, DestSpec, Forward, ServiceKey, ServiceSpec, TunnelKind};
 use crate::tally::Tally;
 use crate::types::{proto, Af, DestId, ServiceId, Time, WorkerId};
@@ -29,6 +32,10 @@ pub struct Service {
     pub tally: Arc<Tally>,
     /// How many of its dests have an upper threshold.
     limited: usize,
+    /// Whether the kernel tracks connections for it: it is on the FTP port, and has or had a dest under NAT.
+    tracked: bool,
+    /// The worker that schedules for all and counts all connections, where that is so and it is another one.
+    pub counted_at: Option<WorkerId>,
 }
 
 impl Service {
@@ -77,8 +84,10 @@ pub struct Dest {
     pub available: bool,
     /// The kernel's flag OVERLOAD: reached the upper threshold and has not come below the lower one since.
     pub overloaded: bool,
-    /// Connections it is charged with here: those that this worker scheduled.
+    /// Connections it is charged with here: those that this worker scheduled, and what others told of theirs.
     pub loads: Loads,
+    /// Who else counts them: was told how many there are, and is told of each change.
+    told: Option<WorkerId>,
     /// The MTU of the way to it that a router told, and until when it is believed.
     path_mtu: Option<(u16, Time)>,
     /// This worker's counters for it.
@@ -127,6 +136,12 @@ type RealServer = (Option<u8>, DestId);
 pub struct Services {
     /// Which of how many workers this is.
     share: (u16, u16),
+    /// Who schedules for all, where one does.
+    owners: Option<Owners>,
+    /// How long lblc and lblcr remember.
+    expirations: Expirations,
+    /// Changes that other workers are to be told of.
+    reports: VecDeque<(WorkerId, Load)>,
     services: Vec<Option<Service>>,
     dests: Vec<Option<Dest>>,
     ledger: Ledger,
@@ -136,6 +151,8 @@ pub struct Services {
     /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
     wildcards: [usize; 2],
     ftps: [usize; 2],
+    /// Services by family for which the kernel tracks connections.
+    tracked: [usize; 2],
     /// Services by mark.
     marks: usize,
     /// Dests under NAT by address and port, the one added last at the end, with the protocol of their service, if it has
@@ -214,6 +231,14 @@ impl Services {
         }
     }
 
+    /// Sets how long schedulers remember what they have not used, here and in services to come.
+    pub(crate) fn set_expirations(&mut self, expirations: Expirations) {
+        self.expirations = expirations;
+        for service in self.services.iter_mut().flatten() {
+            service.group.set_expirations(expirations);
+        }
+    }
+
     /// The service that a packet of `proto` to `vaddr`:`vport` with that mark (0: none) belongs to, in the kernel's order
     /// (`ip_vs_service_find`): mark; address and port; the FTP service for what may be its data connections; port 0.
     pub fn find(&self, mark: u32, proto: u8, vaddr: IpAddr, vport: u16) -> Option<ServiceId> {
@@ -247,6 +272,25 @@ impl Services {
             return at(0);
         }
         None
+    }
+
+    /// Whether the kernel would track connections of that family, and so put fragments together as they come in
+    /// (`ip_vs_register_conntrack`).
+    pub fn tracks(&self, af: Af) -> bool {
+        self.tracked[af as usize] > 0
+    }
+
+    /// A dest is or becomes one under NAT (`__ip_vs_update_dest`).
+    fn track(&mut self, id: ServiceId) {
+        let Some(service) = self.get_mut(id) else {
+            return;
+        };
+        if service.tracked || service.port() != FTP_PORT {
+            return;
+        }
+        service.tracked = true;
+        let af = service.spec.key.af();
+        self.tracked[af as usize] += 1;
     }
 
     /// Whether there is any service by mark.
@@ -302,9 +346,10 @@ impl Services {
     }
 
     /// An empty table. This is `worker` of `workers` that schedule, each for itself.
-    pub fn new(worker: WorkerId, workers: u16) -> Services {
+    pub fn new(worker: WorkerId, workers: u16, owners: Owners) -> Services {
         Services {
             share: (worker.0, workers),
+            owners: Some(owners),
             ..Services::default()
         }
     }
@@ -320,14 +365,18 @@ impl Services {
         self.by_key.insert(spec.key, id);
         self.hold(spec.key.addr(), 1, 0);
         let (worker, workers) = if spec.exact { (0, 1) } else { self.share };
-        let group = Group::new(spec.sched, spec.flags, worker, workers);
+        let mut group = Group::new(spec.sched, spec.flags, worker, workers);
+        group.set_expirations(self.expirations);
         self.ledger.set_service(id, Some(tally.clone()));
         self.services[at] = Some(Service {
             spec,
             group,
             tally,
             limited: 0,
+            tracked: false,
+            counted_at: None,
         });
+        self.recount(id);
     }
 
     /// Changes a service's settings; the same scheduler goes on where it was.
@@ -340,6 +389,7 @@ impl Services {
             service.set_share(share);
             self.engines = self.engines + usize::from(new) - usize::from(old);
         }
+        self.recount(id);
     }
 
     /// Removes a service and what dests it still has.
@@ -357,6 +407,7 @@ impl Services {
         if let Some(service) = self.services[id.0 as usize].take() {
             self.ledger.set_service(id, None);
             self.count_special(&service.spec.key, -1);
+            self.tracked[service.spec.key.af() as usize] -= usize::from(service.tracked);
             self.engines -= usize::from(service.spec.pe_sip);
             self.by_key.remove(&service.spec.key);
             self.hold(service.spec.key.addr(), -1, 0);
@@ -400,9 +451,9 @@ impl Services {
             self.hold(old, 0, -1);
         }
         self.hold(vaddr, 0, 1);
-        let (overloaded, loads) = match &self.dests[at] {
-            Some(old) => (old.overloaded && spec.upper != 0, old.loads),
-            None => (false, Loads::default()),
+        let (overloaded, loads, told) = match &self.dests[at] {
+            Some(old) => (old.overloaded && spec.upper != 0, old.loads, old.told),
+            None => (false, Loads::default(), None),
         };
         let account = Account {
             tally: tally.clone(),
@@ -418,6 +469,7 @@ impl Services {
             available: true,
             overloaded,
             loads,
+            told,
             path_mtu: None,
             tally,
         });
@@ -434,6 +486,11 @@ impl Services {
         entry.set_share(share);
         let key = entry.spec.key;
         self.note_way(&key, id, &spec);
+        if spec.forward == Forward::Masq {
+            self.track(service);
+        }
+        self.recount(service);
+        self.tell(id);
     }
 
     /// Changes weight, thresholds, forwarding and tunnel of a dest. Its connections keep their way of forwarding.
@@ -461,6 +518,10 @@ impl Services {
             self.forget_way(id, &old);
             self.note_way(&key, id, &spec);
         }
+        if spec.forward == Forward::Masq {
+            self.track(service);
+        }
+        self.recount(service);
     }
 
     /// Takes a dest out of its service. Its record stays for the connections that refer to it.
@@ -480,6 +541,61 @@ impl Services {
         entry.set_share(share);
         entry.group.remove(id);
         self.forget_way(id, &spec);
+        self.recount(service);
+    }
+
+    /// Finds out anew who counts a service's connections; where that is another worker now, its dests' are told there.
+    fn recount(&mut self, id: ServiceId) {
+        let Some(service) = self.get(id) else { return };
+        let counted_at = self
+            .owners
+            .filter(|_| service.central())
+            .map(|owners| owners.of_service(&service.spec.key))
+            .filter(|chooser| chooser.0 != self.share.0);
+        let Some(service) = self.get_mut(id) else {
+            return;
+        };
+        if service.counted_at == counted_at {
+            return;
+        }
+        service.counted_at = counted_at;
+        for number in 0..self.dests.len() {
+            if matches!(&self.dests[number], Some(dest) if dest.service == id) {
+                self.tell(DestId(number as u32));
+            }
+        }
+    }
+
+    /// Lets the connections of a dest count where its service's do.
+    fn tell(&mut self, id: DestId) {
+        let Some(dest) = self.dest(id) else { return };
+        let Some(service) = self.get(dest.service) else {
+            return;
+        };
+        let (told, wanted, loads) = (dest.told, service.counted_at, dest.loads);
+        if told == wanted {
+            return;
+        }
+        let (active, inactive) = (loads.active as i32, loads.inactive as i32);
+        for (to, sign) in [(told, -1), (wanted, 1)] {
+            if let Some(to) = to {
+                let load = Load {
+                    dest: id,
+                    active: sign * active,
+                    inactive: sign * inactive,
+                    bound: None,
+                };
+                self.reports.push_back((to, load));
+            }
+        }
+        if let Some(dest) = self.dest_mut(id) {
+            dest.told = wanted;
+        }
+    }
+
+    /// A change that another worker is to be told of.
+    pub(crate) fn take_report(&mut self) -> Option<(WorkerId, Load)> {
+        self.reports.pop_front()
     }
 
     /// Lets go of a removed dest that nothing refers to any more.
@@ -492,10 +608,23 @@ impl Services {
         }
     }
 
-    /// Changes the number of connections that a dest is charged with, and tells the scheduler. The kernel's rules for the
+    /// Changes the number of connections that a dest is charged with, and tells the scheduler, here and where else they are
+    /// counted. The kernel's rules for the
     /// overload flag (`ip_vs_bind_dest`, `ip_vs_unbind_dest`) apply where `bound` says that a connection was added
     /// (`Some(true)`) or has gone (`Some(false)`); a change between active and inactive has no effect on it.
-    pub fn charge(&mut self, id: DestId, active: i32, inactive: i32, bound: Option<bool>) {
+    pub fn charge(&mut self, load: Load) {
+        let Load {
+            dest: id,
+            active,
+            inactive,
+            bound,
+        } = load;
+        let Some(dest) = self.dest_mut(id) else {
+            return;
+        };
+        if let Some(to) = dest.told {
+            self.reports.push_back((to, load));
+        }
         let Some(dest) = self.dest_mut(id) else {
             return;
         };

@@ -1,6 +1,8 @@
 //! The sysctls of `net.ipv4.vs` that mean something here: names, kernel defaults, allowed values. One visible table.
 //! What each does is at the place that reads it.
 
+use crate::sched::Expirations;
+
 /// Values of the sysctls, as every worker holds a copy of them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[allow(missing_docs)]
@@ -15,6 +17,8 @@ pub struct Settings {
     pub expire_nodest_conn: i32,
     pub expire_quiescent_template: i32,
     pub ignore_tunneled: i32,
+    pub lblc_expiration: i32,
+    pub lblcr_expiration: i32,
     pub nat_icmp_send: i32,
     pub pmtu_disc: i32,
     pub schedule_icmp: i32,
@@ -22,6 +26,21 @@ pub struct Settings {
     pub sloppy_sctp: i32,
     pub sloppy_tcp: i32,
     pub snat_reroute: i32,
+}
+
+/// Seconds.
+const DAY: i32 = 24 * 60 * 60;
+/// The most seconds that the kernel can count in ticks (`proc_dointvec_jiffies`), of which Debian's has 250 a second.
+const LONGEST: i32 = i32::MAX / 250;
+
+impl Settings {
+    /// How long lblc and lblcr remember.
+    pub(crate) fn expirations(&self) -> Expirations {
+        Expirations {
+            lblc: self.lblc_expiration.unsigned_abs(),
+            lblcr: self.lblcr_expiration.unsigned_abs(),
+        }
+    }
 }
 
 impl Default for Settings {
@@ -38,6 +57,8 @@ impl Default for Settings {
             expire_nodest_conn: 0,
             expire_quiescent_template: 0,
             ignore_tunneled: 0,
+            lblc_expiration: DAY,
+            lblcr_expiration: DAY,
             nat_icmp_send: 0,
             pmtu_disc: 1,
             schedule_icmp: 0,
@@ -61,9 +82,9 @@ pub enum SettingError {
 type Field = fn(&mut Settings) -> &mut i32;
 
 /// Name below `net.ipv4.vs.`, least and greatest value, and where it is kept.
-const TABLE: [(&str, i32, i32, Field); 17] = [
-    ("am_droprate", 1, i32::MAX, |s| &mut s.am_droprate),
-    ("amemthresh", 0, i32::MAX, |s| &mut s.amemthresh),
+const TABLE: [(&str, i32, i32, Field); 19] = [
+    ("am_droprate", i32::MIN, i32::MAX, |s| &mut s.am_droprate),
+    ("amemthresh", i32::MIN, i32::MAX, |s| &mut s.amemthresh),
     ("cache_bypass", i32::MIN, i32::MAX, |s| &mut s.cache_bypass),
     ("conn_reuse_mode", i32::MIN, i32::MAX, |s| {
         &mut s.conn_reuse_mode
@@ -80,6 +101,8 @@ const TABLE: [(&str, i32, i32, Field); 17] = [
     ("ignore_tunneled", i32::MIN, i32::MAX, |s| {
         &mut s.ignore_tunneled
     }),
+    ("lblc_expiration", 0, LONGEST, |s| &mut s.lblc_expiration),
+    ("lblcr_expiration", 0, LONGEST, |s| &mut s.lblcr_expiration),
     ("nat_icmp_send", i32::MIN, i32::MAX, |s| {
         &mut s.nat_icmp_send
     }),

@@ -149,6 +149,13 @@ impl Rig {
         for worker in &mut self.workers {
             worker.apply(self.now, delta.clone());
         }
+        for worker in &mut self.workers {
+            worker.flush(&mut Io {
+                mem: &mut self.mem,
+                rings: &mut self.rings,
+            });
+        }
+        self.settle();
     }
 
     /// Adds a service on an address.
@@ -181,6 +188,19 @@ impl Rig {
             );
         }
         id
+    }
+
+    /// Has a service scheduled at one worker, or by each for itself.
+    pub fn set_exact(&mut self, service: ServiceId, exact: bool) {
+        let spec = self.workers[0].services.get(service).unwrap().spec.clone();
+        let spec = ServiceSpec {
+            exact,
+            ..(*spec).clone()
+        };
+        self.apply(Delta::ServiceEdit {
+            id: service,
+            spec: spec.into(),
+        });
     }
 
     /// A service specification made persistent for that many seconds.
@@ -249,6 +269,17 @@ impl Rig {
             sum += tally.snapshot();
         }
         sum
+    }
+
+    /// Connections that the worker which schedules for a service charges a dest with.
+    pub fn central_load(&self, dest: DestId) -> u32 {
+        let central = self.workers.iter().find(|worker| {
+            let dest = worker.services.dest(dest);
+            let service = dest.and_then(|dest| worker.services.get(dest.service));
+            service.is_some_and(|service| service.central() && service.counted_at.is_none())
+        });
+        let dest = central.and_then(|worker| worker.services.dest(dest));
+        dest.map_or(0, |dest| dest.loads.active + dest.loads.inactive)
     }
 
     /// Active and inactive connections that all workers together charge a dest with, as schedulers see it.

@@ -361,3 +361,96 @@ fn several_workers_spread_connections_as_one_does() {
         }
     }
 }
+
+/// Sends the first packets of UDP connections from these ports. Returns the MAC addresses they went to; none for those
+/// that were not sent on.
+fn requests(rig: &mut Rig, client: &str, ports: std::ops::Range<u16>) -> Vec<Option<[u8; 6]>> {
+    let send = |port| {
+        let frame = segment(0, proto::UDP, (client, port), ("192.0.2.100", 53), 0);
+        let sent = rig.send(0, &frame);
+        let sent = sent.iter().find(|(port, _)| *port == 1);
+        sent.and_then(|(_, frame)| frame[..6].try_into().ok())
+    };
+    ports.map(send).collect()
+}
+
+#[test]
+fn a_threshold_given_to_a_live_service_counts_what_is_there_at_all_workers() {
+    for workers in WORKERS {
+        let mut rig = Rig::new(workers);
+        let service = rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Rr);
+        let spec = Rig::dest_spec("10.0.0.11", 53, Forward::Route);
+        let dest = rig.dest_as(service, spec.clone());
+        let limit = |rig: &mut Rig, upper| {
+            let spec = crate::spec::DestSpec {
+                upper,
+                ..spec.clone()
+            };
+            rig.apply(Delta::DestEdit {
+                id: dest,
+                spec: spec.into(),
+            });
+        };
+        requests(&mut rig, "198.18.0.1", 1000..1009);
+        limit(&mut rig, 10);
+        assert_eq!(rig.central_load(dest), 9, "{workers} workers");
+        let sent = requests(&mut rig, "198.18.0.1", 2000..2003);
+        assert_eq!(sent.iter().flatten().count(), 1, "{workers} workers");
+        // There and back again: what was told is taken back.
+        limit(&mut rig, 0);
+        limit(&mut rig, 20);
+        assert_eq!(rig.central_load(dest), 10, "{workers} workers");
+        rig.wait(400);
+        assert!(rig.conns().is_empty());
+        assert_eq!(rig.central_load(dest), 0, "{workers} workers");
+    }
+}
+
+#[test]
+fn exact_given_to_a_live_service_goes_by_all_its_connections() {
+    let mut rig = Rig::new(3);
+    let service = rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Lc);
+    rig.dest(service, "10.0.0.11", 53, Forward::Route);
+    requests(&mut rig, "198.18.0.1", 1000..1012);
+    rig.set_exact(service, true);
+    rig.dest(service, "10.0.0.12", 53, Forward::Route);
+    let sent = requests(&mut rig, "198.18.0.2", 1000..1012);
+    assert!(sent.iter().all(|mac| *mac == Some([2, 0, 0, 0, 2, 2])));
+}
+
+#[test]
+fn clients_keep_their_dest_when_their_service_becomes_exact_and_when_it_ceases_to_be() {
+    let mut rig = Rig::new(3);
+    let service = rig.service_as(Rig::persistent(proto::UDP, "192.0.2.100", 53, 300));
+    for n in 11..16 {
+        rig.dest(service, &format!("10.0.0.{n}"), 53, Forward::Route);
+    }
+    let clients: Vec<String> = (1..10).map(|n| format!("198.18.0.{n}")).collect();
+    let at = |rig: &mut Rig, port: u16| -> Vec<Option<[u8; 6]>> {
+        let sent = clients
+            .iter()
+            .map(|client| requests(rig, client, port..port + 1)[0]);
+        sent.collect()
+    };
+    let first = at(&mut rig, 1000);
+    for (exact, port) in [(true, 2000), (false, 3000), (true, 4000)] {
+        rig.set_exact(service, exact);
+        assert_eq!(at(&mut rig, port), first, "exact: {exact}");
+    }
+    // New clients are given to one dest after the other, whichever worker keeps their templates.
+    let mut news: Vec<_> = (20..25)
+        .map(|n| requests(&mut rig, &format!("198.18.0.{n}"), 1000..1001)[0])
+        .collect();
+    news.sort();
+    news.dedup();
+    assert_eq!(news.len(), 5);
+    assert_eq!(
+        rig.conns().iter().filter(|conn| conn.client.1 == 0).count(),
+        14
+    );
+    rig.wait(1000);
+    assert!(rig.conns().is_empty());
+    for dest in 0..5 {
+        assert_eq!(rig.loads(crate::types::DestId(dest)), (0, 0));
+    }
+}

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use ripvs_arch::hash::FlowHash;
 use ripvs_packet::{Frame, PacketIo};
 
+use crate::choose::Decision;
 use crate::conn::{ConnId, ConnTable};
 use crate::defence::Defence;
 use crate::delta::{Answer, Delta, Query};
@@ -180,11 +181,12 @@ impl<F: Frame> Worker<F> {
     /// There is not enough memory for the tables.
     pub fn new(config: WorkerConfig, now: Time, total: Arc<Tally>) -> io::Result<Worker<F>> {
         let table_seed = FlowHash::new([config.seed, u64::from(config.id.0)]);
+        let owners = Owners::new(config.workers, config.owner_by_address, config.seed);
         Ok(Worker {
             id: config.id,
             workers: config.workers,
-            owners: Owners::new(config.workers, config.owner_by_address, config.seed),
-            services: Services::new(config.id, config.workers),
+            owners,
+            services: Services::new(config.id, config.workers, owners),
             conns4: ConnTable::new(config.connections, now.tick(), table_seed)?,
             conns6: ConnTable::new(config.connections, now.tick(), table_seed)?,
             calls: Calls::default(),
@@ -270,6 +272,7 @@ impl<F: Frame> Worker<F> {
             }
             Delta::Settings(settings) => {
                 self.settings = settings;
+                self.services.set_expirations(settings.expirations());
                 // Which way a reply takes depends on snat_reroute.
                 self.hops.clear();
                 self.defence.update(&settings, self.conns_left());
@@ -287,6 +290,11 @@ impl<F: Frame> Worker<F> {
 
     /// Takes a message of another worker's.
     pub fn deliver(&mut self, now: Time, msg: Msg<F>, io: &mut impl Io<F>) {
+        self.take_in(now, msg, io);
+        self.send_own_errors(now, io);
+    }
+
+    fn take_in(&mut self, now: Time, msg: Msg<F>, io: &mut impl Io<F>) {
         match msg {
             Msg::Packet(parcel) => {
                 self.net.counters.release(Held::Ring);
@@ -298,31 +306,62 @@ impl<F: Frame> Worker<F> {
                 }
                 self.take_handed(now, port, frames, io);
             }
-            Msg::Choose { ask, parcel, from } => {
-                let choice = self.choose(now, &ask);
-                self.post(
+            Msg::Choose { ask, parcel, from } => match self.choose(now, &ask) {
+                Decision::Made(choice) => self.post(
                     from,
                     Msg::Chosen {
                         ask,
                         choice,
                         parcel,
                     },
+                ),
+                Decision::At(chooser) => self.have_picked(chooser, ask, parcel, from),
+            },
+            Msg::Pick {
+                ask,
+                parcel,
+                owner,
+                from,
+            } => {
+                let picked = self.pick_charged(now, &ask);
+                self.post(
+                    from,
+                    Msg::Picked {
+                        ask,
+                        picked,
+                        parcel,
+                        owner,
+                        from: self.id,
+                    },
                 );
+            }
+            Msg::Picked {
+                ask,
+                picked,
+                parcel,
+                owner,
+                from,
+            } => {
+                let choice = self.choose_picked(now, &ask, picked, from);
+                if owner == self.id {
+                    self.chosen(now, ask, choice, parcel, io);
+                } else {
+                    self.post(
+                        owner,
+                        Msg::Chosen {
+                            ask,
+                            choice,
+                            parcel,
+                        },
+                    );
+                }
             }
             Msg::Chosen {
                 ask,
                 choice,
                 parcel,
             } => self.chosen(now, ask, choice, parcel, io),
-            Msg::Load {
-                dest,
-                active,
-                inactive,
-                gone,
-            } => {
-                self.services
-                    .charge(dest, active, inactive, gone.then_some(false));
-            }
+            Msg::Load(load) => self.services.charge(load),
             Msg::Uncontrol {
                 control,
                 v6: false,
@@ -355,6 +394,7 @@ impl<F: Frame> Worker<F> {
         self.thin(now);
         self.expire_fragments(now, io);
         self.net.tick(now, io);
+        self.send_own_errors(now, io);
         if now >= self.defence_due {
             self.defence_due = Time(now.0 + Time::from_secs(1).0);
             self.defence.update(&self.settings, self.conns_left());
@@ -397,6 +437,9 @@ impl<F: Frame> Worker<F> {
                 self.post(other, Msg::Net(msg));
             }
         }
+        while let Some((to, load)) = self.services.take_report() {
+            self.post(to, Msg::Load(load));
+        }
         for _ in 0..self.outbox.len() {
             let Some((to, msg)) = self.outbox.pop_front() else {
                 break;
@@ -409,7 +452,7 @@ impl<F: Frame> Worker<F> {
                         self.net.counters.done(Verdict::Dropped(Drop::RingFull));
                     }
                 }
-                Err(Msg::Packet(_) | Msg::Choose { .. } | Msg::Seek { .. }) => {
+                Err(Msg::Packet(_) | Msg::Choose { .. } | Msg::Pick { .. } | Msg::Seek { .. }) => {
                     self.net.counters.release(Held::Ring);
                     self.net.counters.done(Verdict::Dropped(Drop::RingFull));
                 }

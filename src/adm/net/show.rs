@@ -1,7 +1,8 @@
 //! What our own subcommands print where no JSON is asked for: tables with a heading, or lines of name and value.
 
 use ripvs_api::ripvs::{
-    Addr, MarkRule, Neigh, Port, PortRange, Route, Settled, Status, Sysctl, Verdicts, Worker,
+    Addr, MarkRule, Neigh, Port, PortRange, Route, ServiceExact, Settled, Status, Sysctl, Verdicts,
+    Worker,
 };
 
 use crate::conns::protocol_name;
@@ -185,6 +186,19 @@ pub fn workers(workers: &[Worker]) -> String {
             ]
         }),
     )
+}
+
+/// What is said of the scheduling of single services.
+pub fn service_exacts(said: &[ServiceExact]) -> String {
+    let line = |said: &ServiceExact| {
+        let exact = if said.exact == Some(true) {
+            "on"
+        } else {
+            "off"
+        };
+        format!("{} exact {exact}\n", said.service)
+    };
+    said.iter().map(line).collect()
 }
 
 /// The settings.

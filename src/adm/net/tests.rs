@@ -253,3 +253,46 @@ fn what_looks_like_a_subcommand_and_is_none_is_for_ipvsadm() {
     assert!(!super::is_subcommand("foo"));
     assert!(!super::is_subcommand("-L"));
 }
+
+#[test]
+fn a_service_is_said_to_be_exact_by_the_words_of_ipvsadm() {
+    let fake = Fake::start(Tables::default());
+    for line in [
+        "service exact on -t 192.0.2.100:80",
+        "service exact off -u [2001:db8::1]:53",
+        "service exact default -f 7 -6",
+    ] {
+        plain(&fake, &format!("ripvsadm {line}"));
+    }
+    for line in [
+        "service exact on",
+        "service exact maybe -t 192.0.2.100:80",
+        "service exact on -t 192.0.2.100",
+        "service exact on -f 0",
+        "service exact on -t 192.0.2.100:80 -6",
+        "service exact on -t 192.0.2.100:80 -f 7",
+    ] {
+        assert_eq!(
+            plain(&fake, &format!("ripvsadm {line}")).status,
+            2,
+            "{line}"
+        );
+    }
+    let said: Vec<(String, Option<bool>)> = fake
+        .stop()
+        .seen
+        .into_iter()
+        .filter_map(|request| match request {
+            Request::SetServiceExact(said) => Some((said.service.to_string(), said.exact)),
+            _ => None,
+        })
+        .collect();
+    assert_eq!(
+        said,
+        [
+            ("tcp 192.0.2.100:80".to_owned(), Some(true)),
+            ("udp [2001:db8::1]:53".to_owned(), Some(false)),
+            ("mark6 7".to_owned(), None)
+        ]
+    );
+}

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::net::IpAddr;
 
 use super::field::record;
+use super::service_name::ServiceName;
 use super::value::Bytes;
 use crate::ipvs::Stats;
 
@@ -248,5 +249,15 @@ record! {
     pub struct Advance {
         /// Milliseconds.
         1 by_ms: u64,
+    }
+}
+
+record! {
+    /// Whether a service is scheduled at one worker, in the order of one kernel.
+    pub struct ServiceExact {
+        /// The service; it need not be there.
+        1 service: ServiceName,
+        /// Whether it is; none: as all others.
+        2 exact: Option<bool>,
     }
 }

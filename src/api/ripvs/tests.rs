@@ -112,6 +112,11 @@ fn requests() -> Vec<Request> {
             cursor: 1 << 50,
             limit: 1000,
         }),
+        Request::ServiceExacts,
+        Request::SetServiceExact(ServiceExact {
+            service: "tcp [2001:db8::1]:80".parse().unwrap(),
+            exact: None,
+        }),
         Request::Advance(Advance { by_ms: 2500 }),
         Request::Settle(Settle {
             ports: vec![SettlePort {
@@ -214,6 +219,10 @@ fn replies() -> Vec<Reply> {
         }),
         Reply::ConnsEnd(ConnsEnd { next: Some(77) }),
         Reply::ConnsEnd(ConnsEnd { next: None }),
+        Reply::ServiceExact(ServiceExact {
+            service: "mark6 7".parse().unwrap(),
+            exact: Some(true),
+        }),
         Reply::Settled(Settled {
             complete: true,
             ports: vec![SettledPort {

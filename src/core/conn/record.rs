@@ -79,6 +79,11 @@ impl Flags {
         Flags(self.0 & !Flags::FORWARD | Flags::of_forward(method).0 & Flags::FORWARD)
     }
 
+    /// These as the kernel has them: of one that is in the table, HASHED too.
+    pub const fn listed(self) -> u16 {
+        self.0 & !Flags::OURS.0 | self.0 & Flags::LIVE.0
+    }
+
     /// Whether all of `other`'s bits are set.
     pub const fn has(self, other: Flags) -> bool {
         self.0 & other.0 == other.0

@@ -34,7 +34,7 @@ pub struct Pieces {
 
 impl Pieces {
     /// Forgets the boundaries. The kernel merges the buffers of IPv4 fragments for its own addresses (but not of those that
-    /// pass through, nor of IPv6), so that they leave in fragments as large as the largest.
+    /// pass through, nor of IPv6, nor where it tracks connections), so that they leave in fragments as large as the largest.
     #[must_use]
     pub fn merged(mut self) -> Pieces {
         self.later = Box::default();

@@ -14,7 +14,7 @@ use ripvs_packet::Frame;
 use crate::conn::{Control, Flags, Key, NewConn, OutKey};
 use crate::datapath::Passed;
 use crate::family::{V4, V6};
-use crate::message::{DataConn, Departing, Expected, ExpectedStage, Msg, Parcel};
+use crate::message::{DataConn, Departing, Expected, ExpectedStage, Load, Msg, Parcel};
 use crate::net::Outgoing;
 use crate::packet::Packet;
 use crate::rewrite::End;
@@ -84,7 +84,12 @@ impl<F: Frame> Worker<F> {
                 }
                 ExpectedStage::Charge => {
                     if let Some(dest) = data.dest {
-                        self.services.charge(dest, 0, 1, Some(true));
+                        self.services.charge(Load {
+                            dest,
+                            active: 0,
+                            inactive: 1,
+                            bound: Some(true),
+                        });
                     }
                     expected.stage = ExpectedStage::Insert;
                 }

@@ -19,6 +19,7 @@ use ripvs_packet::{tcp, Frame};
 
 use crate::conn::{ConnId, Flags};
 use crate::flow::Path;
+use crate::frag::Pieces;
 use crate::message::{ConnRef, Expected, ExpectedStage};
 use crate::packet::Packet;
 use crate::rewrite::{translate, End, Side};
@@ -175,6 +176,10 @@ impl<F: Frame> Worker<F> {
         if !splice::is_valid::<A, F>(pkt) {
             return Err(Drop::BadChecksum);
         }
+        // Read through, it is one buffer (`skb_ensure_writable` of the whole).
+        if self.is_established::<A>(path) {
+            pkt.pieces = pkt.pieces.take().map(Pieces::merged);
+        }
         let helped = match side {
             Side::Destination => self.heed_client(pkt, path)?,
             Side::Source => self.heed_server(pkt, path)?,
@@ -302,6 +307,11 @@ impl<F: Frame> Worker<F> {
             expected: Some(expected),
             changed: true,
         })
+    }
+
+    fn is_established<A: Tables<F>>(&self, path: &Path<A>) -> bool {
+        let record = path.id.and_then(|id| A::table(self).get(id));
+        record.is_some_and(|record| record.state == state::tcp::ESTABLISHED)
     }
 
     /// The control connection that a packet with a payload belongs to, if it is established, and where the payload begins.

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ripvs_packet::{eth, Frame, PacketIo, PortId};
 
-use super::iface::{MacKind, MAC_BROADCAST};
+use super::iface::{MacKind, LO, MAC_BROADCAST};
 use super::route::{is_link_local, LocalKind};
 use super::{Net, Outcome};
 use crate::types::IfaceId;
@@ -90,6 +90,11 @@ impl<F: Frame> Net<F> {
     #[inline]
     pub fn classify(&self, rx: &Ingress, src: IpAddr, dst: IpAddr) -> Result<DstKind, Drop> {
         match (src, dst) {
+            // From ourselves.
+            _ if rx.iface == LO => Ok(match self.is_local(dst) {
+                true => DstKind::Local,
+                false => DstKind::Remote,
+            }),
             (IpAddr::V4(src), IpAddr::V4(dst)) => self.classify_v4(src, dst),
             (IpAddr::V6(src), IpAddr::V6(dst)) => self.classify_v6(rx, src, dst),
             _ => Err(Drop::BadHeader),

@@ -45,7 +45,7 @@ use ripvs_packet::Frame;
 
 pub use control::{NetDelta, NetMsg};
 pub use forward::{decrement_ttl, Outgoing};
-pub use icmp::{IcmpKind, Offender};
+pub use icmp::{IcmpKind, Offender, OwnError};
 pub use iface::{IfAddr, Iface, Ifaces, Mac, MacKind, LO, MAC_BROADCAST};
 pub use ingress::{DstKind, Ingress};
 pub use limit::IcmpLimit;
@@ -118,6 +118,8 @@ pub struct Net<F: Frame> {
     ip_id: u16,
     /// Counts IPv6 packets cut into fragments.
     frag_id: u32,
+    /// Errors that IPVS is to have a look at.
+    own_errors: VecDeque<icmp::OwnError<F>>,
     /// Where packets of our own are put together.
     scratch: Box<[u8; icmp::SCRATCH]>,
 }
@@ -153,6 +155,7 @@ impl<F: Frame> Net<F> {
             to_flush: Vec::new(),
             ip_id: config_seed as u16,
             frag_id: 0,
+            own_errors: VecDeque::new(),
             scratch: Box::new([0; icmp::SCRATCH]),
         }
     }

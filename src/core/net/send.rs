@@ -268,7 +268,7 @@ impl<F: Frame> Net<F> {
             self.counters.release(Held::Neighbour);
             self.counters.done(Verdict::Dropped(Drop::NeighFailed));
             if waiting.verdict == Verdict::Forwarded {
-                let about = Offender::new(&waiting.frame, 0);
+                let about = Offender::new(&waiting.frame, 0).rewritten();
                 self.icmp_error(now, about, IcmpKind::HostUnreachable, io);
             }
         }
@@ -459,6 +459,7 @@ mod tests {
                 }
             };
             to.net.handle(to.now, from, &mut to.io);
+            to.pass_own_errors();
             count += 1;
         }
     }

@@ -91,6 +91,13 @@ impl Bed {
         bed
     }
 
+    /// Lets the errors of our own go as they are: those to ourselves end here.
+    pub(super) fn pass_own_errors(&mut self) {
+        while let Some(OwnError { frame, hit }) = self.net.take_own_error() {
+            self.net.send_l3(self.now, frame, 0, &hit, &mut self.io);
+        }
+    }
+
     pub(super) fn iface(&mut self, id: IfaceId, port: u16, addresses: &[&str]) {
         let iface = Iface {
             id,
@@ -128,12 +135,14 @@ impl Bed {
     pub(super) fn sleep(&mut self, seconds: u64) {
         self.now = Time(self.now.0 + Time::from_secs(seconds).0);
         self.net.tick(self.now, &mut self.io);
+        self.pass_own_errors();
     }
 
     /// What the packet path does with a frame where there is no IPVS.
     pub(super) fn input(&mut self, port: u16, bytes: &[u8]) -> Outcome {
         self.net.counters.received += 1;
         let outcome = self.take(PortId(port), MemFrame::new(bytes));
+        self.pass_own_errors();
         assert!(self.net.counters.balanced(), "{:?}", self.net.counters);
         outcome
     }

@@ -26,7 +26,7 @@ use crate::board::{Boards, PortCount};
 use crate::clock::Clock;
 use crate::config::{Config, Owner, Scheduling};
 use crate::control::fleet::Fleet;
-use crate::control::master::Master;
+use crate::control::master::{Exactness, Master};
 use crate::control::network::Network;
 use crate::control::reload::Source;
 use crate::control::settings::Settings;
@@ -117,7 +117,10 @@ fn assemble(
     let boards = Boards::new(workers, port_count + config.vlans.len());
     let master = Master::new(
         workers,
-        config.scheduling == Scheduling::Exact,
+        Exactness::new(
+            config.scheduling == Scheduling::Exact,
+            &config.exact_services,
+        ),
         config.mh_table_bits,
     );
 

@@ -53,6 +53,9 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
             Scheduling::Exact => "by one worker for each service, in the order of one kernel",
         }
     )?;
+    for service in &config.exact_services {
+        writeln!(out, "Those to {service} by one worker in any case.")?;
+    }
     writeln!(out, "At most {} connections are kept.", config.connections)?;
     write!(
         out,
@@ -104,8 +107,9 @@ fn write(out: &mut String, config: &Config) -> std::fmt::Result {
         writeln!(out, "Warning: {warning}.")?;
     }
     network(out, config)?;
-    for (name, value) in &config.sysctls {
-        writeln!(out, "net.ipv4.vs.{name} is {value}.")?;
+    for (name, numbers) in &config.sysctls {
+        let numbers = crate::sysctl::text(numbers);
+        writeln!(out, "net.ipv4.vs.{name} is {numbers}.")?;
     }
     for (name, seconds) in ["tcp", "tcpfin", "udp"].iter().zip(config.timeouts) {
         if seconds != 0 {

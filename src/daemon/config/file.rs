@@ -10,7 +10,7 @@ use toml::Spanned;
 
 use super::mistake;
 use super::values::{
-    BondMode, Cidr, Device, FileMode, InterfaceName, Mac, PortRange, Prefix, Protocol,
+    BondMode, Cidr, Device, FileMode, InterfaceName, Mac, PortRange, Prefix, Protocol, Service,
 };
 use super::{Idle, Owner, Scheduling};
 
@@ -30,6 +30,8 @@ pub struct File {
     pub clock: Option<crate::clock::Mode>,
     pub owner: Option<Owner>,
     pub scheduling: Option<Scheduling>,
+    #[serde(default)]
+    pub exact_services: Vec<Service>,
     pub mh_table_bits: Option<Spanned<u8>>,
     pub icmp_ratelimit: Option<u32>,
     pub mbufs: Option<u32>,
@@ -53,9 +55,49 @@ pub struct File {
     #[serde(default)]
     pub mark: Vec<Mark>,
     #[serde(default)]
-    pub sysctl: BTreeMap<Spanned<String>, Spanned<i64>>,
+    pub sysctl: BTreeMap<Spanned<String>, Spanned<Numbers>>,
     #[serde(default)]
     pub timeouts: Timeouts,
+}
+
+/// The value of a setting: a number, or several.
+#[derive(Debug)]
+pub struct Numbers(Vec<i64>);
+
+impl<'de> Deserialize<'de> for Numbers {
+    fn deserialize<D: serde::Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        from.deserialize_any(Reader)
+    }
+}
+
+/// Reads either.
+struct Reader;
+
+impl<'de> serde::de::Visitor<'de> for Reader {
+    type Value = Numbers;
+
+    fn expecting(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.write_str("i64")
+    }
+
+    fn visit_i64<E>(self, number: i64) -> Result<Numbers, E> {
+        Ok(Numbers(vec![number]))
+    }
+
+    fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut from: A) -> Result<Numbers, A::Error> {
+        let mut numbers = Vec::new();
+        while let Some(number) = from.next_element()? {
+            numbers.push(number);
+        }
+        Ok(Numbers(numbers))
+    }
+}
+
+impl std::fmt::Display for Numbers {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut numbers = self.0.iter();
+        numbers.try_for_each(|number| write!(out, "{number} "))
+    }
 }
 
 #[derive(Debug, Default, Deserialize)]

@@ -16,6 +16,7 @@ use log::LevelFilter;
 use serde::Deserialize;
 
 pub use explain::{explain, without_ports};
+use ripvs_api::ripvs::ServiceName;
 use values::{BondMode, Cidr, Device, FileMode, InterfaceName, Mac, PortRange, Prefix, Protocol};
 
 /// Whether a worker without packets gives its core away.
@@ -189,6 +190,8 @@ pub struct Config {
     pub clock: crate::clock::Mode,
     pub owner: Owner,
     pub scheduling: Scheduling,
+    /// Services that are scheduled exactly whatever `scheduling` says.
+    pub exact_services: Vec<ServiceName>,
     pub mh_table_bits: u8,
     /// ICMP errors per second, for the whole box; 0 for no limit.
     pub icmp_ratelimit: u32,
@@ -208,7 +211,7 @@ pub struct Config {
     pub neighbours: Vec<Neighbour>,
     pub marks: Vec<Mark>,
     /// Names below `net.ipv4.vs.` with their values, known and in range.
-    pub sysctls: Vec<(&'static str, i32)>,
+    pub sysctls: Vec<(&'static str, Vec<i32>)>,
     /// Timeouts in seconds, 0 where the default stays: tcp, tcpfin, udp.
     pub timeouts: [u32; 3],
 }

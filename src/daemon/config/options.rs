@@ -284,6 +284,7 @@ pub fn assemble(file: File, options: &Options) -> Result<Config, Wrong> {
         clock: file.clock.unwrap_or_default(),
         owner: options.owner.or(file.owner).unwrap_or_default(),
         scheduling: options.scheduling.or(file.scheduling).unwrap_or_default(),
+        exact_services: file.exact_services.into_iter().map(|name| name.0).collect(),
         mh_table_bits,
         icmp_ratelimit: file.icmp_ratelimit.unwrap_or(ICMP_RATELIMIT),
         mbufs: file.mbufs.unwrap_or(0),
@@ -412,9 +413,9 @@ fn mbuf_size(file: &File) -> Result<u16, Wrong> {
 }
 
 fn sysctls(
-    file: std::collections::BTreeMap<toml::Spanned<String>, toml::Spanned<i64>>,
+    file: std::collections::BTreeMap<toml::Spanned<String>, toml::Spanned<file::Numbers>>,
     options: &[String],
-) -> Result<Vec<(&'static str, i32)>, Wrong> {
+) -> Result<Vec<(&'static str, Vec<i32>)>, Wrong> {
     let mut all = Vec::new();
     for (name, value) in file {
         let known = sysctl::find(name.get_ref()).map_err(|message| Wrong {
@@ -423,7 +424,7 @@ fn sysctls(
         })?;
         let value_at = At::file(value);
         let value = known
-            .check(value_at.value)
+            .read(&value_at.value.to_string())
             .map_err(|message| Wrong::at(&value_at, message))?;
         all.push((known.name, value));
     }
@@ -433,10 +434,7 @@ fn sysctls(
             .split_once('=')
             .ok_or_else(|| wrong(format!("`{text}` is not of the form NAME=VALUE")))?;
         let known = sysctl::find(name).map_err(wrong)?;
-        let value = value
-            .parse()
-            .map_err(|_| wrong(format!("`{value}` is no number")))?;
-        all.push((known.name, known.check(value).map_err(wrong)?));
+        all.push((known.name, known.read(value).map_err(wrong)?));
     }
     Ok(all)
 }

@@ -63,6 +63,8 @@ fn the_documented_example_is_right_and_uses_every_key() {
         "log_level",
         "idle",
         "owner",
+        "exact_services",
+        "clock",
         "mh_table_bits",
         "icmp_ratelimit",
         "mbufs",
@@ -223,7 +225,7 @@ fn options_lie_over_the_file() {
     assert_eq!(config.ports.len(), 2);
     assert_eq!(config.ports[1].addresses.len(), 1);
     assert_eq!(config.loopback.len(), 1);
-    assert_eq!(config.sysctls, [("sloppy_tcp", 1)]);
+    assert_eq!(config.sysctls, [("sloppy_tcp", vec![1])]);
     assert_eq!(config.eal_args, ["--no-huge", "-m", "256"]);
 }
 

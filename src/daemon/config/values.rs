@@ -5,6 +5,7 @@ use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
+use ripvs_api::ripvs::ServiceName;
 use serde::{Deserialize, Deserializer};
 
 /// Lets a type be read from a TOML string by its `FromStr`.
@@ -28,7 +29,8 @@ from_text!(
     FileMode,
     Protocol,
     InterfaceName,
-    BondMode
+    BondMode,
+    Service
 );
 
 /// Splits `ADDRESS/LENGTH` and checks the length against the family.
@@ -52,6 +54,17 @@ fn address_and_length(text: &str) -> Result<(IpAddr, u8), String> {
             })?,
     };
     Ok((address, length))
+}
+
+/// A virtual service: `tcp 192.0.2.100:80`, `mark 7`.
+#[derive(Clone, Copy, Debug)]
+pub struct Service(pub ServiceName);
+
+impl FromStr for Service {
+    type Err = String;
+    fn from_str(text: &str) -> Result<Self, String> {
+        text.parse().map(Service)
+    }
 }
 
 /// An address of an interface with the length of its network's prefix: `198.18.0.254/24`.

@@ -199,6 +199,7 @@ impl Control {
             R::AddDivert(divert) => network.add_divert(divert, fleet),
             R::DelDivert(divert) => network.delete_divert(divert, fleet),
             R::SetSysctl(sysctl) => self.settings.set(sysctl, fleet),
+            R::SetServiceExact(said) => self.master.set_exact(said, fleet).map_err(Refusal::from),
             R::DelNeigh(neigh) => {
                 let stream = |question| Stream::DeleteNeighbour(question, neigh.clone());
                 return self.asked(Query::Neighbours, stream);
@@ -237,6 +238,10 @@ impl Control {
             R::Routes => return Ok(dump(network.show_routes().into_iter().map(A::Route))),
             R::Marks => return Ok(dump(network.show_marks().iter().cloned().map(A::Mark))),
             R::Diverts => return Ok(dump(network.show_diverts().map(A::Divert))),
+            R::ServiceExacts => {
+                let said = self.master.exactness().list();
+                return Ok(dump(said.into_iter().map(A::ServiceExact)));
+            }
             R::Sysctls => return Ok(dump(self.settings.show_all().into_iter().map(A::Sysctl))),
         };
         Ok(Outcome::Change(ended))

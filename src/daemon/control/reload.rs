@@ -66,6 +66,14 @@ impl Control {
             self.fleet.change(|_| Delta::FtpPorts(ports.clone()));
             changes.push(format!("FTP helper: {} ports", new.ftp_ports.len()));
         }
+        let exact = &new.exact_services;
+        for said in self.master.reconfigure_exact(exact, &mut self.fleet) {
+            let words = match said.exact {
+                Some(_) => "is scheduled exactly",
+                None => "is scheduled as all others",
+            };
+            changes.push(format!("{} {words}", said.service));
+        }
         for request in Network::reconfiguration(old, &new) {
             let ended = self.replay(&ripvs_api::Request::Ripvs(request.clone()));
             if counts_as_configured(&request, &ended) {

@@ -75,7 +75,10 @@ impl Control {
             records.push(message.as_bytes());
         };
         let ours = self.network.requests().into_iter().map(Request::Ripvs);
-        ours.chain(self.settings.requests()).for_each(&mut add);
+        let exactness = self.master.exactness().requests();
+        ours.chain(self.settings.requests())
+            .chain(exactness.into_iter().map(Request::Ripvs))
+            .for_each(&mut add);
         for request in self.master.requests() {
             add(Request::Ipvs(request));
         }

@@ -22,10 +22,10 @@ const PREFIX: &str = "net.ipv4.vs.";
 pub struct Settings {
     effective: settings::Settings,
     /// Those that change nothing here.
-    inert: BTreeMap<&'static str, i32>,
+    inert: BTreeMap<&'static str, Vec<i32>>,
     timeouts: [u32; 3],
     /// As they were configured.
-    configured: (BTreeMap<&'static str, i32>, [u32; 3]),
+    configured: (BTreeMap<&'static str, String>, [u32; 3]),
 }
 
 impl Default for Settings {
@@ -33,7 +33,9 @@ impl Default for Settings {
         let inert = sysctl::ALL.iter().filter(|known| !known.held);
         let mut settings = Settings {
             effective: settings::Settings::default(),
-            inert: inert.map(|known| (known.name, known.default)).collect(),
+            inert: inert
+                .map(|known| (known.name, known.default.to_vec()))
+                .collect(),
             timeouts: TIMEOUTS,
             configured: (BTreeMap::new(), TIMEOUTS),
         };
@@ -46,13 +48,14 @@ impl Settings {
     /// Takes over what the configuration says.
     pub fn configure(
         &mut self,
-        sysctls: &[(&'static str, i32)],
+        sysctls: &[(&'static str, Vec<i32>)],
         timeouts: [u32; 3],
         fleet: &mut Fleet,
     ) {
-        for (name, value) in sysctls {
-            if self.put(name, *value).is_err() {
-                log::warn!("{PREFIX}{name} cannot be {value} and stays as it is");
+        for (name, numbers) in sysctls {
+            let text = sysctl::text(numbers);
+            if self.put(name, &text).is_err() {
+                log::warn!("{PREFIX}{name} cannot be {text} and stays as it is");
             }
         }
         self.tell(fleet);
@@ -62,26 +65,34 @@ impl Settings {
         self.configured = (self.values(), self.timeouts);
     }
 
-    fn values(&self) -> BTreeMap<&'static str, i32> {
+    fn values(&self) -> BTreeMap<&'static str, String> {
         let effective = self.effective.list().into_iter();
+        let inert = self.inert.iter();
         effective
-            .chain(self.inert.iter().map(|(name, value)| (*name, *value)))
+            .map(|(name, value)| (name, value.to_string()))
+            .chain(inert.map(|(name, numbers)| (*name, sysctl::text(numbers))))
             .collect()
     }
 
-    fn put(&mut self, name: &str, value: i32) -> Result<(), Refusal> {
+    fn put(&mut self, name: &str, value: &str) -> Result<(), Refusal> {
         let known = sysctl::find(name).map_err(|text| Refusal::new(Errno::NOENT, text))?;
-        known
-            .check(value.into())
-            .map_err(|text| Refusal::new(Errno::INVAL, text))?;
+        let refuse = |text| Refusal::new(Errno::INVAL, text);
+        let mut numbers = known.read(value).map_err(refuse)?;
         if known.held {
-            self.effective.set(known.name, value).map_err(|_| {
-                Refusal::new(Errno::INVAL, format!("{} cannot be {value}", known.name))
-            })
-        } else {
-            self.inert.insert(known.name, value);
-            Ok(())
+            let cannot = |_| refuse(format!("{} cannot be {value}", known.name));
+            return self.effective.set(known.name, numbers[0]).map_err(cannot);
         }
+        let old = self.inert.entry(known.name).or_default();
+        numbers.extend(old.iter().skip(numbers.len()).copied());
+        // `proc_do_sync_threshold`.
+        if let [threshold, period] = numbers[..] {
+            if period != 0 && threshold >= period {
+                let text = format!("{threshold} packets of every {period} are none to choose");
+                return Err(refuse(text));
+            }
+        }
+        *old = numbers;
+        Ok(())
     }
 
     fn tell(&self, fleet: &mut Fleet) {
@@ -94,12 +105,7 @@ impl Settings {
     /// # Errors
     /// ENOENT for an unknown name, EINVAL for a value that is none for it.
     pub fn set(&mut self, sysctl: &Sysctl, fleet: &mut Fleet) -> Result<(), Refusal> {
-        sysctl::find(&sysctl.name).map_err(|text| Refusal::new(Errno::NOENT, text))?;
-        let value =
-            sysctl.value.trim().parse().map_err(|_| {
-                Refusal::new(Errno::INVAL, format!("`{}` is no number", sysctl.value))
-            })?;
-        self.put(&sysctl.name, value)?;
+        self.put(&sysctl.name, &sysctl.value)?;
         self.tell(fleet);
         Ok(())
     }
@@ -110,11 +116,8 @@ impl Settings {
     /// ENOENT.
     pub fn show(&self, name: &str) -> Result<Sysctl, Refusal> {
         let known = sysctl::find(name).map_err(|text| Refusal::new(Errno::NOENT, text))?;
-        let value = self
-            .values()
-            .get(known.name)
-            .copied()
-            .unwrap_or(known.default);
+        let value = self.values().remove(known.name);
+        let value = value.unwrap_or_else(|| sysctl::text(known.default));
         Ok(shown(known.name, value))
     }
 
@@ -130,7 +133,7 @@ impl Settings {
     pub fn estimates(&self) -> bool {
         self.inert
             .get("run_estimation")
-            .is_none_or(|value| *value != 0)
+            .is_none_or(|numbers| numbers[..] != [0])
     }
 
     /// The timeouts: TCP, TCP after FIN, UDP; seconds.
@@ -168,16 +171,17 @@ impl Settings {
                     .iter()
                     .rev()
                     .find(|(name, _)| *name == known.name);
-                said.map_or(known.default, |(_, value)| *value)
+                let numbers = said.map_or(known.default, |(_, numbers)| &numbers[..]);
+                sysctl::text(numbers)
             };
             let value = of(new);
             if of(old) == value {
                 continue;
             }
             // Both values were checked with their configurations.
-            if self.put(known.name, value).is_ok() {
-                self.configured.0.insert(known.name, value);
+            if self.put(known.name, &value).is_ok() {
                 changed.push(format!("{PREFIX}{} is {value}", known.name));
+                self.configured.0.insert(known.name, value);
             }
         }
         self.tell(fleet);
@@ -216,9 +220,9 @@ impl Settings {
     }
 }
 
-fn shown(name: &str, value: i32) -> Sysctl {
+fn shown(name: &str, value: String) -> Sysctl {
     Sysctl {
         name: format!("{PREFIX}{name}"),
-        value: value.to_string(),
+        value,
     }
 }

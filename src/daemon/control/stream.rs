@@ -112,7 +112,7 @@ fn shown(entry: ConnEntry, worker: usize) -> Reply {
         dport: entry.dest.1,
         state: entry.state.into(),
         expires_ms: u64::from(entry.expires) * 10,
-        flags: 0,
+        flags: entry.flags.into(),
         pe_name,
         pe_data,
         worker: worker as u16,

@@ -19,6 +19,7 @@ use ripvs_api::{nl, Client as ApiClient, ClientError, Errno, Reply, Request};
 use ripvs_core::delta::{ConnEntry, Query};
 
 use super::fleet::{Mailbox, Order};
+use super::master::Exactness;
 use super::*;
 
 /// Connections that each worker pretends to have.
@@ -31,6 +32,7 @@ fn answer(query: Query) -> Answer {
     };
     let end = (cursor + max as u64).min(CONNS);
     let entry = |n: u64| ConnEntry {
+        flags: 0x1c3,
         proto: 6,
         client: ("198.18.0.1".parse().unwrap(), n as u16),
         virt: ("192.0.2.100".parse().unwrap(), 80),
@@ -97,7 +99,7 @@ impl Daemon {
             let mut control = Control::new(Parts {
                 fleet,
                 boards: Boards::new(workers, 0),
-                master: Master::new(workers, false, 12),
+                master: Master::new(workers, Exactness::default(), 12),
                 network: Network::default(),
                 settings: Settings::default(),
                 conn_limit: 5,

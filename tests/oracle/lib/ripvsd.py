@@ -149,7 +149,8 @@ class Ripvsd:
     def sysctl(self, key, value):
         done = self.command([self.ripvsadm, "sysctl", "set", key, value])
         if done.returncode:
-            raise OSError(2, "No such file or directory", done.stderr)
+            error = errno.ENOENT if "there is no setting" in done.stderr else errno.EINVAL
+            raise OSError(error, os.strerror(error), done.stderr)
 
     def time(self):
         return time.monotonic() if self.real_time else self.clock

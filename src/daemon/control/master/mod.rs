@@ -6,6 +6,7 @@
 //! both back when it is added again.
 
 mod convert;
+mod exactness;
 mod maglev;
 mod slots;
 mod sync;
@@ -17,6 +18,7 @@ use std::sync::Arc;
 
 use ripvs_api::ipvs::number::tunnel;
 use ripvs_api::ipvs::{self, DestConfig, DestKey, ServiceConfig};
+use ripvs_api::ripvs::{ServiceExact, ServiceName};
 use ripvs_api::Errno;
 use ripvs_core::delta::Delta;
 use ripvs_core::tally::Tally;
@@ -24,6 +26,7 @@ use ripvs_core::{DestId, ServiceId, ServiceKey, ServiceSpec};
 
 use super::fleet::Fleet;
 use super::stats::{total, Estimator};
+pub use exactness::Exactness;
 use maglev::Maglev;
 use slots::Slots;
 use sync::SyncDaemons;
@@ -65,8 +68,8 @@ struct Dest {
 /// The master tables.
 pub struct Master {
     workers: usize,
-    /// Whether services are scheduled at one worker, in the order of one kernel.
-    exact: bool,
+    /// Which services are scheduled at one worker.
+    exactness: Exactness,
     maglev: Maglev,
     services: Slots<Service>,
     by_key: HashMap<ServiceKey, ServiceId>,
@@ -93,10 +96,10 @@ fn tallies(workers: usize) -> Vec<Arc<Tally>> {
 
 impl Master {
     /// Empty tables for so many workers.
-    pub fn new(workers: usize, exact: bool, mh_table_bits: u8) -> Master {
+    pub fn new(workers: usize, exactness: Exactness, mh_table_bits: u8) -> Master {
         Master {
             workers,
-            exact,
+            exactness,
             maglev: Maglev::new(mh_table_bits),
             services: Slots::default(),
             by_key: HashMap::new(),
@@ -154,7 +157,7 @@ impl Master {
         }
         let core_key = convert::service_key(key)?;
         let flags = config.flags & config.mask;
-        let spec = convert::service_spec(core_key, config, flags, self.exact)?;
+        let spec = convert::service_spec(core_key, config, flags, self.exactness.of(key))?;
         let spec = Arc::new(spec);
         let tallies = tallies(self.workers);
         let id = ServiceId(self.services.insert(|_| Service {
@@ -188,7 +191,7 @@ impl Master {
         let id = self.need(key)?;
         let service = self.service(id)?;
         let flags = (service.spec.flags & !config.mask) | (config.flags & config.mask);
-        let spec = convert::service_spec(service.spec.key, config, flags, self.exact)?;
+        let spec = convert::service_spec(service.spec.key, config, flags, self.exactness.of(key))?;
         self.maglev.check(&spec, service.dests.len())?;
         let spec = Arc::new(spec);
         self.service_mut(id)?.spec = spec.clone();
@@ -198,6 +201,50 @@ impl Master {
         });
         self.maglev.touch(id, &spec);
         Ok(())
+    }
+
+    /// `ripvsadm service exact`.
+    ///
+    /// # Errors
+    /// EINVAL for a protocol that no IP packet can have.
+    pub fn set_exact(&mut self, said: &ServiceExact, fleet: &mut Fleet) -> Result<(), Errno> {
+        let key = said.service.0;
+        let there = self.find(&key)?;
+        self.exactness.say(&key, said.exact);
+        let exact = self.exactness.of(&key);
+        let Some(id) = there else { return Ok(()) };
+        let service = self.service_mut(id)?;
+        if service.spec.exact != exact {
+            let spec = Arc::new(ServiceSpec {
+                exact,
+                ..(*service.spec).clone()
+            });
+            service.spec = spec.clone();
+            fleet.change(|_| Delta::ServiceEdit {
+                id,
+                spec: spec.clone(),
+            });
+        }
+        Ok(())
+    }
+
+    /// Another configuration says that these services are exact. Returns those that are so, or no longer, by it.
+    pub fn reconfigure_exact(
+        &mut self,
+        exact: &[ServiceName],
+        fleet: &mut Fleet,
+    ) -> Vec<ServiceExact> {
+        let changes = self.exactness.reconfigure(exact);
+        for said in &changes {
+            // Only a key that no configuration can hold is refused.
+            let _ = self.set_exact(said, fleet);
+        }
+        changes
+    }
+
+    /// What is said of the scheduling of single services.
+    pub fn exactness(&self) -> &Exactness {
+        &self.exactness
     }
 
     /// `ipvsadm -D`.

@@ -41,7 +41,7 @@ struct World {
 impl World {
     fn new(workers: usize) -> World {
         World {
-            master: Master::new(workers, false, 12),
+            master: Master::new(workers, Exactness::default(), 12),
             fleet: Fleet::new(workers).unwrap(),
             now: Instant::now(),
             told: Vec::new(),
@@ -738,4 +738,44 @@ fn synchronisation_settings_are_kept_as_the_kernel_keeps_them() {
         world.master.stop_sync(&asked(sync_state::BACKUP, "")),
         Ok(())
     );
+}
+
+#[test]
+fn a_service_is_exact_as_is_said_of_it_before_and_after_it_is_made() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    let said = |exact| ripvs_api::ripvs::ServiceExact {
+        service: ripvs_api::ripvs::ServiceName(key),
+        exact,
+    };
+    let exact = |world: &World| {
+        let id = world.master.find(&key).unwrap().unwrap();
+        world.master.service(id).unwrap().spec.exact
+    };
+    world
+        .master
+        .set_exact(&said(Some(true)), &mut world.fleet)
+        .unwrap();
+    world.add_service(&key, &config("rr")).unwrap();
+    assert!(exact(&world));
+    world
+        .master
+        .set_exact(&said(Some(false)), &mut world.fleet)
+        .unwrap();
+    assert!(!exact(&world));
+    world
+        .master
+        .set_exact(&said(Some(true)), &mut world.fleet)
+        .unwrap();
+    // Other settings leave it as it is.
+    world
+        .master
+        .edit_service(&key, &config("wlc"), &mut world.fleet)
+        .unwrap();
+    assert!(exact(&world));
+    world
+        .master
+        .set_exact(&said(None), &mut world.fleet)
+        .unwrap();
+    assert!(!exact(&world));
 }

@@ -40,7 +40,7 @@ const FILES: [(&str, &str, usize); 45] = [
     ("bench/worker.rs", "deliver", 2),
     ("core/conn/wheel.rs", "", 9),
     ("core/conn/", "", 3),
-    ("core/service.rs", "", 4),
+    ("core/service/", "", 4),
     ("core/choose.rs", "", 4),
     ("core/sched/", "", 4),
     ("core/flow.rs", "expire", 9),

@@ -1,5 +1,5 @@
 //! Where packets are counted: by dest, its counters, its service, and whether it is in it; by service, its counters. Kept
-//! apart from what `service.rs` knows of them, so that with thousands of dests a packet waits for as little memory as can be.
+//! apart from what `service` knows of them, so that with thousands of dests a packet waits for as little memory as can be.
 
 use std::sync::Arc;
 

@@ -1,20 +1,23 @@
 //! One worker's copy of the service table: which service a packet belongs to, and the dests of each. Changed by deltas
 //! only; nothing here fails.
 
+mod dest;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
 
-use crate::hop::HopNumber;
-use crate::ledger::{Account, Ledger};
+use crate::ledger::Ledger;
 use crate::message::Load;
 use crate::owner::Owners;
-use crate::sched::{Expirations, Group, Member};
-use crate::spec::{service_flags, DestSpec, Forward, ServiceKey, ServiceSpec, TunnelKind};
+use crate::sched::{Expirations, Group};
+use crate::spec::{service_flags, ServiceKey, ServiceSpec, TunnelKind};
 use crate::tally::Tally;
 use crate::types::{proto, Af, DestId, ServiceId, Time, WorkerId};
+
+pub use dest::Dest;
 
 /// The FTP control port, which persistence treats apart.
 pub const FTP_PORT: u16 = 21;
@@ -72,61 +75,8 @@ impl Service {
     }
 }
 
-/// A real server at one worker. It outlives its removal for as long as connections refer to it.
-pub struct Dest {
-    /// What the operator said.
-    pub spec: Arc<DestSpec>,
-    /// The service it is or last was in.
-    pub service: ServiceId,
-    /// The address of that service; none where it is one by mark.
-    vaddr: Option<IpAddr>,
-    /// Whether it is in its service at present (the kernel's flag AVAILABLE).
-    pub available: bool,
-    /// The kernel's flag OVERLOAD: reached the upper threshold and has not come below the lower one since.
-    pub overloaded: bool,
-    /// Connections it is charged with here: those that this worker scheduled, and what others told of theirs.
-    pub loads: Loads,
-    /// Who else counts them: was told how many there are, and is told of each change.
-    told: Option<WorkerId>,
-    /// The MTU of the way to it that a router told, and until when it is believed.
-    path_mtu: Option<(u16, Time)>,
-    /// This worker's counters for it.
-    pub tally: Arc<Tally>,
-}
-
-/// How many connections a dest is charged with, as schedulers and thresholds see it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Loads {
-    /// Active ones.
-    pub active: u32,
-    /// The others.
-    pub inactive: u32,
-}
-
 /// Services whose schedulers are let forget in one step.
 const EXPIRE_STEP: usize = 64;
-
-/// How long a router's word about the MTU of a way is believed (`ip_rt_mtu_expires`).
-const PATH_MTU_EXPIRES: Time = Time::from_secs(600);
-
-/// The least MTU that a router may tell of an IPv4 way (`ip_rt_min_pmtu`).
-const MIN_PATH_MTU: u16 = 552;
-
-impl Dest {
-    /// The MTU of the way to it as routers told it; the greatest of all where they told none.
-    pub fn path_mtu(&self, now: Time) -> u16 {
-        self.path_mtu
-            .filter(|(_, until)| now < *until)
-            .map_or(u16::MAX, |(mtu, _)| mtu)
-    }
-
-    /// A router said that packets of more than `mtu` bytes do not pass.
-    pub fn learn_path_mtu(&mut self, now: Time, mtu: u16) {
-        if mtu < self.path_mtu(now) {
-            self.path_mtu = Some((mtu.max(MIN_PATH_MTU), Time(now.0 + PATH_MTU_EXPIRES.0)));
-        }
-    }
-}
 
 /// A dest, and the protocol of its service, if that has one.
 type RealServer = (Option<u8>, DestId);
@@ -425,255 +375,6 @@ impl Services {
         match *port {
             0 => self.wildcards[af] = self.wildcards[af].saturating_add_signed(by),
             FTP_PORT => self.ftps[af] = self.ftps[af].saturating_add_signed(by),
-            _ => {}
-        }
-    }
-
-    /// Adds a dest to a service, at the head of the kernel's list. One that was removed and is still referred to comes
-    /// back under its old id with its connections.
-    pub fn add_dest(
-        &mut self,
-        service: ServiceId,
-        id: DestId,
-        spec: Arc<DestSpec>,
-        tally: Arc<Tally>,
-    ) {
-        let share = self.share;
-        let at = id.0 as usize;
-        if self.dests.len() <= at {
-            self.dests.resize_with(at + 1, || None);
-        }
-        let vaddr = self
-            .get(service)
-            .and_then(|service| service.spec.key.addr());
-        if let Some(old) = &self.dests[at] {
-            let old = old.vaddr;
-            self.hold(old, 0, -1);
-        }
-        self.hold(vaddr, 0, 1);
-        let (overloaded, loads, told) = match &self.dests[at] {
-            Some(old) => (old.overloaded && spec.upper != 0, old.loads, old.told),
-            None => (false, Loads::default(), None),
-        };
-        let account = Account {
-            tally: tally.clone(),
-            service,
-            available: true,
-            hop: HopNumber::default(),
-        };
-        self.ledger.set_dest(id, Some(account));
-        self.dests[at] = Some(Dest {
-            spec: spec.clone(),
-            service,
-            vaddr,
-            available: true,
-            overloaded,
-            loads,
-            told,
-            path_mtu: None,
-            tally,
-        });
-        let Some(entry) = self.get_mut(service) else {
-            return;
-        };
-        entry.group.add(Member {
-            active: loads.active,
-            inactive: loads.inactive,
-            overloaded,
-            ..Member::new(id, spec.addr, spec.port, spec.weight)
-        });
-        entry.limited += usize::from(spec.upper > 0);
-        entry.set_share(share);
-        let key = entry.spec.key;
-        self.note_way(&key, id, &spec);
-        if spec.forward == Forward::Masq {
-            self.track(service);
-        }
-        self.recount(service);
-        self.tell(id);
-    }
-
-    /// Changes weight, thresholds, forwarding and tunnel of a dest. Its connections keep their way of forwarding.
-    pub fn edit_dest(&mut self, id: DestId, spec: Arc<DestSpec>) {
-        let share = self.share;
-        let Some(dest) = self.dest_mut(id) else {
-            return;
-        };
-        let old = std::mem::replace(&mut dest.spec, spec.clone());
-        // As the kernel: a threshold raised or taken away ends the overload at once.
-        if spec.upper == 0 || spec.upper > old.upper {
-            dest.overloaded = false;
-        }
-        let (service, overloaded) = (dest.service, dest.overloaded);
-        let Some(entry) = self.get_mut(service) else {
-            return;
-        };
-        entry.limited = entry.limited + usize::from(spec.upper > 0) - usize::from(old.upper > 0);
-        entry.set_share(share);
-        entry.group.edit(id, spec.weight);
-        entry.group.set_overloaded(id, overloaded);
-        let key = entry.spec.key;
-        // One that stays what it was keeps its place.
-        if (old.forward, old.tunnel) != (spec.forward, spec.tunnel) {
-            self.forget_way(id, &old);
-            self.note_way(&key, id, &spec);
-        }
-        if spec.forward == Forward::Masq {
-            self.track(service);
-        }
-        self.recount(service);
-    }
-
-    /// Takes a dest out of its service. Its record stays for the connections that refer to it.
-    pub fn remove_dest(&mut self, id: DestId) {
-        let share = self.share;
-        let Some(dest) = self.dest_mut(id).filter(|dest| dest.available) else {
-            return;
-        };
-        dest.available = false;
-        self.ledger.suspend(id);
-        let Some(dest) = self.dest(id) else { return };
-        let (service, spec) = (dest.service, dest.spec.clone());
-        let Some(entry) = self.get_mut(service) else {
-            return;
-        };
-        entry.limited -= usize::from(spec.upper > 0);
-        entry.set_share(share);
-        entry.group.remove(id);
-        self.forget_way(id, &spec);
-        self.recount(service);
-    }
-
-    /// Finds out anew who counts a service's connections; where that is another worker now, its dests' are told there.
-    fn recount(&mut self, id: ServiceId) {
-        let Some(service) = self.get(id) else { return };
-        let counted_at = self
-            .owners
-            .filter(|_| service.central())
-            .map(|owners| owners.of_service(&service.spec.key))
-            .filter(|chooser| chooser.0 != self.share.0);
-        let Some(service) = self.get_mut(id) else {
-            return;
-        };
-        if service.counted_at == counted_at {
-            return;
-        }
-        service.counted_at = counted_at;
-        for number in 0..self.dests.len() {
-            if matches!(&self.dests[number], Some(dest) if dest.service == id) {
-                self.tell(DestId(number as u32));
-            }
-        }
-    }
-
-    /// Lets the connections of a dest count where its service's do.
-    fn tell(&mut self, id: DestId) {
-        let Some(dest) = self.dest(id) else { return };
-        let Some(service) = self.get(dest.service) else {
-            return;
-        };
-        let (told, wanted, loads) = (dest.told, service.counted_at, dest.loads);
-        if told == wanted {
-            return;
-        }
-        let (active, inactive) = (loads.active as i32, loads.inactive as i32);
-        for (to, sign) in [(told, -1), (wanted, 1)] {
-            if let Some(to) = to {
-                let load = Load {
-                    dest: id,
-                    active: sign * active,
-                    inactive: sign * inactive,
-                    bound: None,
-                };
-                self.reports.push_back((to, load));
-            }
-        }
-        if let Some(dest) = self.dest_mut(id) {
-            dest.told = wanted;
-        }
-    }
-
-    /// A change that another worker is to be told of.
-    pub(crate) fn take_report(&mut self) -> Option<(WorkerId, Load)> {
-        self.reports.pop_front()
-    }
-
-    /// Lets go of a removed dest that nothing refers to any more.
-    pub fn free_dest(&mut self, id: DestId) {
-        if let Some(place) = self.dests.get_mut(id.0 as usize) {
-            if let Some(dest) = place.take_if(|dest| !dest.available) {
-                self.ledger.set_dest(id, None);
-                self.hold(dest.vaddr, 0, -1);
-            }
-        }
-    }
-
-    /// Changes the number of connections that a dest is charged with, and tells the scheduler, here and where else they are
-    /// counted. The kernel's rules for the
-    /// overload flag (`ip_vs_bind_dest`, `ip_vs_unbind_dest`) apply where `bound` says that a connection was added
-    /// (`Some(true)`) or has gone (`Some(false)`); a change between active and inactive has no effect on it.
-    pub fn charge(&mut self, load: Load) {
-        let Load {
-            dest: id,
-            active,
-            inactive,
-            bound,
-        } = load;
-        let Some(dest) = self.dest_mut(id) else {
-            return;
-        };
-        if let Some(to) = dest.told {
-            self.reports.push_back((to, load));
-        }
-        let Some(dest) = self.dest_mut(id) else {
-            return;
-        };
-        dest.loads.active = dest.loads.active.saturating_add_signed(active);
-        dest.loads.inactive = dest.loads.inactive.saturating_add_signed(inactive);
-        let total = u64::from(dest.loads.active) + u64::from(dest.loads.inactive);
-        let (upper, lower) = (u64::from(dest.spec.upper), u64::from(dest.spec.lower));
-        let was = dest.overloaded;
-        match bound {
-            None => {}
-            Some(true) => dest.overloaded |= upper != 0 && total >= upper,
-            Some(false) if lower != 0 => dest.overloaded &= total >= lower,
-            Some(false) if upper != 0 => dest.overloaded &= total * 4 >= upper * 3,
-            Some(false) => dest.overloaded = false,
-        }
-        let (loads, overloaded, service) = (dest.loads, dest.overloaded, dest.service);
-        let Some(entry) = self.get_mut(service) else {
-            return;
-        };
-        entry.group.set_load(id, loads.active, loads.inactive);
-        if was != overloaded {
-            entry.group.set_overloaded(id, overloaded);
-        }
-    }
-
-    fn note_way(&mut self, service: &ServiceKey, id: DestId, spec: &DestSpec) {
-        match spec.forward {
-            Forward::Masq => {
-                let servers = self.real_servers.entry((spec.addr, spec.port));
-                servers.or_default().push((protocol(service), id));
-            }
-            Forward::Tunnel => *self.tunnels.entry((spec.addr, spec.tunnel)).or_insert(0) += 1,
-            _ => {}
-        }
-    }
-
-    fn forget_way(&mut self, id: DestId, spec: &DestSpec) {
-        match spec.forward {
-            Forward::Masq => {
-                let key = (spec.addr, spec.port);
-                let Some(servers) = self.real_servers.get_mut(&key) else {
-                    return;
-                };
-                servers.retain(|(_, other)| *other != id);
-                if servers.is_empty() {
-                    self.real_servers.remove(&key);
-                }
-            }
-            Forward::Tunnel => forget(&mut self.tunnels, &(spec.addr, spec.tunnel)),
             _ => {}
         }
     }

@@ -84,12 +84,22 @@ impl<F: Frame> Net<F> {
         let l3 = usize::from(rx.l3);
         let len = info.total_len as usize;
         frame.truncate(l3 + len);
-        // What an error quotes has the hop limit of IPv6 counted down already, but not the TTL of IPv4.
+        // What an error quotes has the hop limit of IPv6 counted down already, but not the TTL of IPv4; nor that where it is
+        // the interface for which a packet is too big, of which a route's MTU is no part (`ip6_dst_mtu_maybe_forward`).
         let (mtu, size, may_cut) = match info.family {
             Family::V4 => (hit.mtu, len, !info.has(flags::DONT_FRAGMENT)),
             Family::V6 => {
-                decrement_ttl(frame, l3, info.family);
                 let size = pieces.map_or(len, |pieces| pieces.largest as usize);
+                let link = self
+                    .ifaces
+                    .get(hit.iface)
+                    .map_or(u16::MAX, |iface| iface.mtu);
+                let link = link.max(ipv6::MIN_MTU as u16);
+                if size > usize::from(link) {
+                    let why = (IcmpKind::TooBig(link), Drop::TooBig);
+                    return self.refuse(now, rx, frame, why, io);
+                }
+                decrement_ttl(frame, l3, info.family);
                 (hit.mtu.max(ipv6::MIN_MTU as u16), size, false)
             }
         };

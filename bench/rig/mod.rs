@@ -225,7 +225,8 @@ fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
         }
         // A long table is not lost with its end.
         if let Some(results) = &options.results {
-            report::write(results, &outcomes)?;
+            let whole = options.case.is_empty() && !options.quick;
+            report::write(results, &outcomes, whole)?;
         }
     }
     match (&failed[..], outcomes.is_empty()) {

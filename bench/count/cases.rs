@@ -144,7 +144,7 @@ impl Case {
             What::HandedOver => prepared.keep(true)?,
             _ => {}
         }
-        if self.mode() == Mode::NatOut {
+        if self.mode() == Mode::NatOut || self.what == What::HandedOver {
             prepared.run(&mut |bench, now, frames| bench.round(now, frames))?;
         }
         prepared.warm = true;

@@ -3,6 +3,8 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ripvs_arch::prefetch_read;
+
 use crate::mark::MarkTable;
 use crate::net::{NeighEntry, NetDelta};
 use crate::sched::mh;
@@ -88,6 +90,19 @@ pub enum Delta {
     Marks(Arc<MarkTable>),
     /// A change of the network layer.
     Net(NetDelta),
+}
+
+impl Delta {
+    /// Asks for the memory that applying it will read first, which the control thread wrote.
+    pub fn prefetch(&self) {
+        match self {
+            Delta::ServiceAdd { spec, .. } | Delta::ServiceEdit { spec, .. } => {
+                prefetch_read(&**spec)
+            }
+            Delta::DestAdd { spec, .. } | Delta::DestEdit { spec, .. } => prefetch_read(&**spec),
+            _ => {}
+        }
+    }
 }
 
 /// What the control thread asks of a worker; answered between bursts, a bounded piece at a time.

@@ -415,12 +415,32 @@ mod tests {
     }
 
     #[test]
+    fn what_is_kept_of_routes_stays_good_when_an_address_comes_that_nobody_had() {
+        let mut bed = Bed::new(NetConfig::default());
+        let (free, taken) = (ip("198.18.0.100"), ip("198.18.0.7"));
+        let neighbour = NetDelta::NeighSet {
+            iface: ETH0,
+            addr: taken,
+            mac: mac(HOST),
+        };
+        bed.net.apply(bed.now, neighbour);
+        let generation = bed.net.generation();
+        bed.net.vip_add(bed.now, free);
+        bed.net.vip_add(bed.now, free);
+        bed.net.vip_del(free);
+        assert_eq!(bed.net.generation(), generation);
+        bed.net.vip_del(free);
+        let without = bed.net.generation();
+        assert_ne!(without, generation, "it is somebody else's again");
+        bed.net.vip_add(bed.now, taken);
+        assert_ne!(bed.net.generation(), without, "a way led there");
+    }
+
+    #[test]
     fn a_vip_is_ours_until_its_last_service_is_gone() {
         let mut bed = Bed::new(NetConfig::default());
         let addr = ip("198.18.0.100");
-        let generation = bed.net.generation();
         bed.net.vip_add(bed.now, addr);
-        assert_ne!(bed.net.generation(), generation);
         bed.net.vip_add(bed.now, addr);
         bed.net.vip_del(addr);
         assert!(bed.net.is_local(addr));

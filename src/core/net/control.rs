@@ -225,10 +225,19 @@ impl<F: Frame> Net<F> {
 
     /// Makes a service's address ours: asked for by ARP or neighbour discovery it is answered, an echo too, and packets to it
     /// are not forwarded. Each `vip_add` wants its [`Net::vip_del`].
+    ///
+    /// The ways that connections keep stay good, unless a neighbour had the address: thousands of services may be added while
+    /// packets come, and none of these leads to an address that is new here. A client elsewhere that had it, which no
+    /// network has room for, is answered as before until its connection ends.
     pub fn vip_add(&mut self, now: Time, addr: IpAddr) {
-        if self.routes.vip_add(addr) {
-            self.announce_near(now, addr);
+        if !self.routes.vip_add(addr) {
+            return;
         }
+        let had_it = |iface: &Iface| self.neighs.find(iface.id, addr).is_some();
+        if self.ifaces.iter().any(had_it) {
+            self.routes.changed();
+        }
+        self.announce_near(now, addr);
     }
 
     /// Takes back one [`Net::vip_add`].

@@ -180,8 +180,8 @@ impl<F: Frame> Net<F> {
         self.neighs.iter().map(|n| n.entry(now)).collect()
     }
 
-    /// Changes whenever interfaces, addresses or routes do: a [`RouteHit`] or [`NeighId`] kept from another generation must
-    /// be looked up again.
+    /// Changes whenever interfaces, addresses or routes do, but for services' addresses that nobody had (see
+    /// [`Net::vip_add`]): a [`RouteHit`] or [`NeighId`] kept from another generation must be looked up again.
     #[inline]
     pub fn generation(&self) -> u32 {
         self.routes.generation()

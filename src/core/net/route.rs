@@ -376,15 +376,13 @@ impl Routes {
         self.rebind(ifaces);
     }
 
-    /// Makes `addr` ours, or once more so. Returns whether it was not before.
+    /// Makes `addr` ours, or once more so. Returns whether it was not before. What is kept of routes stays good unless
+    /// somebody else had that address: see [`Net::vip_add`](super::Net::vip_add).
     pub(super) fn vip_add(&mut self, addr: IpAddr) -> bool {
         let new = self.local(addr) != Some(LocalKind::Unicast);
         self.local.entry(Prefix::host(addr)).vips += 1;
         if self.vips.insert(addr) {
             self.hints.add(words(addr));
-        }
-        if new {
-            self.changed();
         }
         new
     }
@@ -402,7 +400,9 @@ impl Routes {
             self.hints.remove(words(addr));
         }
         self.local_drop_unused(prefix);
-        self.changed();
+        if self.local(addr) != Some(LocalKind::Unicast) {
+            self.changed();
+        }
     }
 
     fn local_drop_unused(&mut self, prefix: Prefix) {

@@ -235,6 +235,11 @@ impl Running {
         } else {
             DELTAS
         };
+        deltas
+            .as_slice()
+            .iter()
+            .take(some)
+            .for_each(Delta::prefetch);
         for delta in deltas.by_ref().take(some) {
             self.worker.apply(now, delta);
         }

@@ -58,7 +58,7 @@ impl Daemon {
         let dir = std::env::temp_dir().join(format!("ripvs-bench-{}", std::process::id()));
         fs::create_dir_all(&dir).map_err(text)?;
         let config = format!(
-            "workers = 1\nidle = \"adaptive\"\nconnections = 1000\nsocket = \"{0}/sock\"\nstate_dir = \"{0}/state\"\n\
+            "workers = 1\nidle = \"adaptive\"\nconnections = 2000\nsocket = \"{0}/sock\"\nstate_dir = \"{0}/state\"\n\
              [eal]\nargs = [\"--no-huge\"]\n\
              [[port]]\nname = \"eth0\"\ndevice = \"net_null0,no-rx=1\"\naddresses = [\"198.18.0.254/16\"]\n",
             dir.display()

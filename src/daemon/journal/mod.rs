@@ -44,6 +44,8 @@ pub struct Journal {
     file: File,
     /// Bytes of the records in the present journal file.
     length: u64,
+    /// Files of before that the next snapshot makes superfluous.
+    leftover: Vec<PathBuf>,
     /// Records that are not written yet.
     gathered: Vec<u8>,
     /// Their number as a batch.
@@ -69,6 +71,8 @@ pub struct Restored {
     /// What was not as it should be, for the log.
     pub warnings: Vec<String>,
     newest: u64,
+    /// The last journal, and where its last whole record ends, if nothing behind that is worth keeping.
+    last: Option<(u64, u64)>,
     /// Files whose contents are in `messages`, to be removed when the next snapshot is on disk.
     used: Vec<PathBuf>,
 }
@@ -137,7 +141,11 @@ pub fn restore(dir: &Path) -> io::Result<Restored> {
     for number in &journals {
         let path = dir.join(format!("journal.{number}"));
         if base.is_none_or(|base| *number >= base) {
-            take(&path, &mut restored)?;
+            match take(&path, &mut restored)? {
+                // Not even begun.
+                Some(0) => {}
+                end => restored.last = end.map(|end| (*number, end)),
+            }
         }
         restored.used.push(path);
     }
@@ -146,8 +154,8 @@ pub fn restore(dir: &Path) -> io::Result<Restored> {
     Ok(restored)
 }
 
-/// Adds the records of one file.
-fn take(path: &Path, restored: &mut Restored) -> io::Result<()> {
+/// Adds the records of one file. Where they end, if it holds nothing else that may be of use.
+fn take(path: &Path, restored: &mut Restored) -> io::Result<Option<u64>> {
     let bytes = fs::read(path)?;
     let (payloads, end) = record::read(&bytes);
     restored
@@ -156,20 +164,28 @@ fn take(path: &Path, restored: &mut Restored) -> io::Result<()> {
     let shown = path.display();
     let count = payloads.len();
     match end {
-        End::Whole => {}
-        End::Torn(at) => restored.warnings.push(format!(
-            "{shown}: the last record, at byte {at}, was not written to its end and is dropped ({count} before it are kept)"
-        )),
+        End::Whole => return Ok(Some(bytes.len() as u64)),
+        End::Torn(at) => {
+            restored.warnings.push(format!(
+                "{shown}: the last record, at byte {at}, was not written to its end and is dropped ({count} before it are kept)"
+            ));
+            return Ok(Some(at as u64));
+        }
         End::Corrupt(_) | End::Foreign => {
             let aside = set_aside(path)?;
             let what = match end {
-                End::Corrupt(at) => format!("damaged at byte {at}; the {count} records before that are used"),
+                End::Corrupt(at) => {
+                    format!("damaged at byte {at}; the {count} records before that are used")
+                }
                 _ => "no journal of this version; nothing of it is used".to_string(),
             };
-            restored.warnings.push(format!("{shown} is {what}; it is kept as {}", aside.display()));
+            restored.warnings.push(format!(
+                "{shown} is {what}; it is kept as {}",
+                aside.display()
+            ));
         }
     }
-    Ok(())
+    Ok(None)
 }
 
 /// Copies a file under a name that is not read again.
@@ -196,7 +212,10 @@ fn create(path: &Path) -> io::Result<File> {
         .create(true)
         .truncate(true)
         .open(path)?;
-    file.write_all(&record::FILE_HEADER)?;
+    if let Err(error) = file.write_all(&record::FILE_HEADER) {
+        let _ = fs::remove_file(path);
+        return Err(error);
+    }
     Ok(file)
 }
 
@@ -211,8 +230,21 @@ impl Journal {
     /// # Errors
     /// The directory cannot be written to, or no thread be had.
     pub fn open(dir: &Path, restored: Restored, state: Records) -> io::Result<Journal> {
-        let generation = restored.newest + 1;
-        let file = create(&dir.join(format!("journal.{generation}")))?;
+        let next = restored.newest + 1;
+        let (generation, file, length) = match create(&dir.join(format!("journal.{next}"))) {
+            Ok(file) => (next, file, None),
+            // A disk that is full is no reason not to balance: the last file goes on, and takes what it can.
+            Err(error) => match restored.last {
+                None => return Err(error),
+                Some((number, end)) => {
+                    log::error!("journal: no new file can be begun: {error}; the last one goes on");
+                    let path = dir.join(format!("journal.{number}"));
+                    let file = OpenOptions::new().write(true).open(path)?;
+                    let length = end.saturating_sub(record::FILE_HEADER.len() as u64);
+                    (number, file, Some(length))
+                }
+            },
+        };
         let (to_disk, jobs) = std::sync::mpsc::sync_channel(4);
         let dirty = Arc::new(AtomicBool::new(true));
         let compacting = Arc::new(AtomicBool::new(false));
@@ -234,7 +266,8 @@ impl Journal {
             dir: dir.to_path_buf(),
             generation,
             file,
-            length: 0,
+            length: length.unwrap_or(0),
+            leftover: Vec::new(),
             gathered: Vec::new(),
             batch: 0,
             failed: false,
@@ -246,7 +279,12 @@ impl Journal {
             to_disk: Some(to_disk),
             thread: Some(thread),
         };
-        journal.send_snapshot(state, restored.used);
+        if length.is_none() {
+            journal.send_snapshot(state, restored.used);
+        } else {
+            journal.leftover = restored.used;
+            journal.uncompacted = Some(Instant::now());
+        }
         Ok(journal)
     }
 
@@ -347,10 +385,10 @@ impl Journal {
         self.generation = number;
         self.file = file;
         self.length = 0;
-        let obsolete = vec![
-            self.dir.join(format!("snapshot.{old}")),
-            self.dir.join(format!("journal.{old}")),
-        ];
+        let mut obsolete = std::mem::take(&mut self.leftover);
+        for kind in ["snapshot", "journal"] {
+            obsolete.push(self.dir.join(format!("{kind}.{old}")));
+        }
         self.uncompacted = None;
         self.send_snapshot(state, obsolete);
         Ok(())

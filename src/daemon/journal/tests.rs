@@ -233,6 +233,39 @@ fn a_journal_that_cannot_be_written_for_long_takes_no_more() {
 }
 
 #[test]
+fn where_no_new_file_can_be_begun_the_last_one_goes_on() {
+    let dir = Dir::new("no-new");
+    let (mut journal, ..) = open(&dir);
+    note(&mut journal, b"one");
+    drop(journal);
+    // A torn tail, and something in the way of the new file.
+    let mut old = OpenOptions::new()
+        .append(true)
+        .open(dir.0.join("journal.1"))
+        .unwrap();
+    old.write_all(b"\xabRJ1 torn").unwrap();
+    fs::create_dir(dir.0.join("journal.2")).unwrap();
+    let mut restored = Restored::default();
+    for (kind, number) in [("snapshot", 1), ("journal", 1)] {
+        let path = dir.0.join(format!("{kind}.{number}"));
+        let end = take(&path, &mut restored).unwrap();
+        restored.last = end.map(|end| (number, end));
+        restored.used.push(path);
+    }
+    restored.newest = 1;
+    let mut journal = Journal::open(&dir.0, restored, records(&[])).unwrap();
+    note(&mut journal, b"two");
+    assert!(!journal.wants_compaction(), "not at once");
+    fs::remove_dir(dir.0.join("journal.2")).unwrap();
+    assert_eq!(restore(&dir.0).unwrap().messages, messages(&["one", "two"]));
+    journal.uncompacted = Instant::now().checked_sub(COMPACT_AGAIN);
+    assert!(journal.wants_compaction());
+    journal.compact(records(&messages(&["both"]))).unwrap();
+    drop(journal);
+    assert_eq!(dir.files(), ["journal.2", "snapshot.2"]);
+}
+
+#[test]
 fn a_snapshot_that_fails_is_made_up_for_and_leaves_nothing_half() {
     let dir = Dir::new("no-snapshot");
     let (mut journal, ..) = open(&dir);

@@ -37,6 +37,7 @@ pub struct Mailbox {
     answers: ArrayQueue<(u64, Answer)>,
     applied: AtomicU64,
     asleep: AtomicBool,
+    serving: AtomicBool,
     stop: AtomicBool,
     wake: EventFd,
     to_control: Arc<EventFd>,
@@ -49,6 +50,7 @@ impl Mailbox {
             answers: ArrayQueue::new(RING),
             applied: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
+            serving: AtomicBool::new(false),
             stop: AtomicBool::new(false),
             wake: event()?,
             to_control,
@@ -69,6 +71,11 @@ impl Mailbox {
     pub fn applied(&self, batch: u64) {
         self.applied.store(batch, Ordering::Release);
         self.nudge_control();
+    }
+
+    /// Whether the worker may take packets.
+    pub fn serves(&self) -> bool {
+        self.serving.load(Ordering::Relaxed)
     }
 
     /// The worker answers a question. There is room for an answer to each question that fits the ring of orders.
@@ -340,6 +347,14 @@ impl Fleet {
         self.mailboxes.iter().find_map(|m| m.answers.pop())
     }
 
+    /// Lets the workers take packets, now that they have what they need for that.
+    pub fn begin(&self) {
+        for mailbox in &self.mailboxes {
+            mailbox.serving.store(true, Ordering::Relaxed);
+            mailbox.rouse();
+        }
+    }
+
     /// Tells all workers to end.
     pub fn stop(&self) {
         for mailbox in &self.mailboxes {
@@ -369,6 +384,14 @@ mod tests {
             }
             _ => 0,
         }
+    }
+
+    #[test]
+    fn workers_take_packets_only_from_the_beginning_on() {
+        let fleet = Fleet::new(2).unwrap();
+        assert!((0..2).all(|worker| !fleet.mailbox(worker).serves()));
+        fleet.begin();
+        assert!((0..2).all(|worker| fleet.mailbox(worker).serves()));
     }
 
     #[test]

@@ -145,7 +145,10 @@ impl Control {
         loop {
             self.fleet.look(Instant::now());
             match self.fleet.progress(ticket) {
-                fleet::Progress::Applied => return Ok(()),
+                fleet::Progress::Applied => {
+                    self.fleet.begin();
+                    return Ok(());
+                }
                 fleet::Progress::Wedged(worker) => return Err(worker),
                 fleet::Progress::Waiting => {
                     let mut fds = [PollFd::new(self.fleet.events().as_fd(), PollFlags::POLLIN)];

@@ -164,7 +164,8 @@ impl Running {
             let mut busy = self.orders(now);
             // Rings first: what another worker handed over came before what is in our queues now.
             self.packets = self.messages(now);
-            self.packets |= self.receive(now);
+            // Not before what the journal keeps is restored: what is not balanced would be routed, or refused.
+            self.packets |= self.mailbox.serves() && self.receive(now);
             busy |= self.packets;
             // Where the clock is held, what is due is done within a few rounds.
             if now.0 >= self.next_tick || self.clock.held().is_some() {

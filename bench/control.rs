@@ -218,6 +218,12 @@ fn one_change(daemon: &Daemon) -> Result<(Duration, Duration), String> {
     Ok((times[0], times[times.len() / 2]))
 }
 
+/// Whether there is a program of that name where programs are.
+fn is_installed(program: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|dir| dir.join(program).is_file())
+}
+
 /// The best of several runs.
 fn best(rounds: u32, mut run: impl FnMut() -> Result<Cost, String>) -> Result<Cost, String> {
     let mut best = run()?;
@@ -276,11 +282,7 @@ pub fn run(options: &Options) -> Result<(), String> {
         "memory of ripvsd: {empty} MB without services, {} MB with them",
         daemon.memory()
     );
-    let here = Command::new("ipvsadm")
-        .arg("--help")
-        .stdout(Stdio::null())
-        .status();
-    if here.is_ok_and(|status| status.success()) {
+    if is_installed("ipvsadm") {
         daemon.adm(&["-C"], None)?;
         show(
             &format!("ipvsadm -R of {lines} lines"),

@@ -3,10 +3,11 @@
 use ripvs_packet::checksum::{pseudo_v4, Sum};
 
 use crate::delta::Delta;
+use crate::net::{NetDelta, Prefix, RouteSpec};
 use crate::settings::Settings;
 use crate::spec::{Forward, SchedKind};
 use crate::testing::{mac, Rig};
-use crate::types::proto;
+use crate::types::{proto, IfaceId};
 use crate::verdict::Drop;
 
 const WORKERS: [u16; 2] = [1, 3];
@@ -452,5 +453,62 @@ fn clients_keep_their_dest_when_their_service_becomes_exact_and_when_it_ceases_t
     assert!(rig.conns().is_empty());
     for dest in 0..5 {
         assert_eq!(rig.loads(crate::types::DestId(dest)), (0, 0));
+    }
+}
+
+/// A NAT connection from 198.18.0.1:1000 to 192.0.2.100:80, one packet of which each way has gone the express way.
+fn known_nat_connection(rig: &mut Rig, server: &str) -> [Vec<u8>; 2] {
+    let service = rig.service(proto::TCP, "192.0.2.100", 80, SchedKind::Rr);
+    rig.dest(service, server, 8080, Forward::Masq);
+    let (client, virt) = (("198.18.0.1", 1000), ("192.0.2.100", 80));
+    let packets = |flags: [u8; 2]| {
+        [
+            segment(0, proto::TCP, client, virt, flags[0]),
+            segment(1, proto::TCP, (server, 8080), client, flags[1]),
+        ]
+    };
+    for [request, reply] in [packets([2, 0x12]), packets([0x10, 0x10])] {
+        assert_eq!(rig.send(0, &request).len(), 1);
+        assert_eq!(rig.send(1, &reply).len(), 1);
+    }
+    packets([0x10, 0x10])
+}
+
+#[test]
+fn a_change_of_neighbours_or_interfaces_counts_for_the_very_next_packet() {
+    for workers in WORKERS {
+        let mut rig = Rig::new(workers);
+        let [request, _] = known_nat_connection(&mut rig, "10.0.0.11");
+        // The clock stands still meanwhile.
+        rig.apply(Delta::Net(NetDelta::NeighSet {
+            iface: IfaceId(2),
+            addr: "10.0.0.11".parse().unwrap(),
+            mac: [2, 0, 0, 0, 7, 7],
+        }));
+        let sent = rig.send(0, &request);
+        assert_eq!(sent[0].1[..6], [2, 0, 0, 0, 7, 7]);
+        rig.apply(Delta::Net(NetDelta::IfaceDel(IfaceId(2))));
+        let sent = rig.send(0, &request);
+        assert!(sent.iter().all(|(port, _)| *port == 0), "{sent:?}");
+    }
+}
+
+#[test]
+fn a_dest_beyond_a_gateway_whose_address_becomes_a_service_s_is_somebody_else_no_more() {
+    for workers in WORKERS {
+        let mut rig = Rig::new(workers);
+        rig.apply(Delta::Net(NetDelta::RouteAdd(RouteSpec {
+            prefix: Prefix::new("10.9.0.0".parse().unwrap(), 24).unwrap(),
+            via: Some("10.0.0.11".parse().unwrap()),
+            dev: None,
+            mtu: None,
+            from: None,
+        })));
+        let [request, reply] = known_nat_connection(&mut rig, "10.9.0.5");
+        rig.service(proto::TCP, "10.9.0.5", 443, SchedKind::Rr);
+        // Nobody else may use our addresses, nor are they found elsewhere.
+        assert_eq!(rig.send(1, &reply), []);
+        assert_eq!(rig.counters().dropped_for(Drop::MartianSource), 1);
+        assert!(rig.send(0, &request).iter().all(|(port, _)| *port == 0));
     }
 }

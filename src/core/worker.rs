@@ -230,10 +230,23 @@ impl<F: Frame> Worker<F> {
 
     /// Takes in a change. Never fails; a change about what is not known has no effect.
     pub fn apply(&mut self, now: Time, delta: Delta) {
+        let before = self.net.generation();
+        let about_net = matches!(delta, Delta::Net(_));
+        self.take_change(now, delta);
+        // What is done by now counts for the next packet.
+        if about_net || self.net.generation() != before {
+            self.hops.look_again();
+        }
+    }
+
+    fn take_change(&mut self, now: Time, delta: Delta) {
         match delta {
             Delta::ServiceAdd { id, spec, tally } => {
                 if let Some(addr) = spec.key.addr() {
-                    self.net.vip_add(now, addr);
+                    // A dest beyond a gateway is no neighbour: the ways that lead to it are to be looked up again as well.
+                    if self.net.vip_add(now, addr) && self.services.has_dest_at(addr) {
+                        self.hops.clear();
+                    }
                 }
                 self.services.add(id, spec, tally);
             }
@@ -290,7 +303,12 @@ impl<F: Frame> Worker<F> {
 
     /// Takes a message of another worker's.
     pub fn deliver(&mut self, now: Time, msg: Msg<F>, io: &mut impl Io<F>) {
+        let of_neighbours = matches!(msg, Msg::Net(_) | Msg::Packet(_));
         self.take_in(now, msg, io);
+        // News of neighbours count for the next packet.
+        if of_neighbours {
+            self.hops.look_again();
+        }
         self.send_own_errors(now, io);
     }
 

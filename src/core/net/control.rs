@@ -229,15 +229,18 @@ impl<F: Frame> Net<F> {
     /// The ways that connections keep stay good, unless a neighbour had the address: thousands of services may be added while
     /// packets come, and none of these leads to an address that is new here. A client elsewhere that had it, which no
     /// network has room for, is answered as before until its connection ends.
-    pub fn vip_add(&mut self, now: Time, addr: IpAddr) {
+    ///
+    /// Returns whether the address was not ours before: then ways to what else is known to have it are the caller's to forget.
+    pub fn vip_add(&mut self, now: Time, addr: IpAddr) -> bool {
         if !self.routes.vip_add(addr) {
-            return;
+            return false;
         }
         let had_it = |iface: &Iface| self.neighs.find(iface.id, addr).is_some();
         if self.ifaces.iter().any(had_it) {
             self.routes.changed();
         }
         self.announce_near(now, addr);
+        true
     }
 
     /// Takes back one [`Net::vip_add`].

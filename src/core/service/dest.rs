@@ -85,10 +85,12 @@ impl Services {
             .get(service)
             .and_then(|service| service.spec.key.addr());
         if let Some(old) = &self.dests[at] {
-            let old = old.vaddr;
+            let (old, addr) = (old.vaddr, old.spec.addr);
             self.hold(old, 0, -1);
+            forget(&mut self.dest_addrs, &addr);
         }
         self.hold(vaddr, 0, 1);
+        *self.dest_addrs.entry(spec.addr).or_insert(0) += 1;
         let (overloaded, loads, told) = match &self.dests[at] {
             Some(old) => (old.overloaded && spec.upper != 0, old.loads, old.told),
             None => (false, Loads::default(), None),
@@ -242,6 +244,7 @@ impl Services {
             if let Some(dest) = place.take_if(|dest| !dest.available) {
                 self.ledger.set_dest(id, None);
                 self.hold(dest.vaddr, 0, -1);
+                forget(&mut self.dest_addrs, &dest.spec.addr);
             }
         }
     }

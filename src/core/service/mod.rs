@@ -114,6 +114,8 @@ pub struct Services {
     expire_next: usize,
     /// How many services hold each end of a tunnel: for ICMP errors about them.
     tunnels: HashMap<(IpAddr, TunnelKind), usize>,
+    /// How many dests have each address, removed ones that connections refer to included.
+    dest_addrs: HashMap<IpAddr, usize>,
     /// Who knows each virtual address.
     virtuals: HashMap<IpAddr, Holders>,
     /// How many virtual addresses have outlived their services.
@@ -152,6 +154,11 @@ impl Services {
     /// The dest of that id.
     pub fn dest(&self, id: DestId) -> Option<&Dest> {
         self.dests.get(id.0 as usize)?.as_ref()
+    }
+
+    /// Whether any dest, be it a removed one that connections refer to, has that address.
+    pub(crate) fn has_dest_at(&self, addr: IpAddr) -> bool {
+        self.dest_addrs.contains_key(&addr)
     }
 
     /// The dest of that id.

@@ -106,6 +106,7 @@ impl<F: Frame> Worker<F> {
         io: &mut impl Io<F>,
     ) {
         self.hops.note_time(now);
+        self.over_port = port;
         let mut glances = std::mem::take(&mut self.glances);
         self.foresee(port, fresh, frames, &mut glances);
         let mut moment = Moment {
@@ -122,7 +123,7 @@ impl<F: Frame> Worker<F> {
                 Way::Out6 => self.run::<V6, false>(moment, &mut frames, left, io),
                 Way::Ordinary => (1, frames.next()),
                 Way::Over => {
-                    self.put_over(port, glance.owner, frames.next());
+                    self.put_over(glance.owner, frames.next());
                     (1, None)
                 }
             };
@@ -138,30 +139,29 @@ impl<F: Frame> Worker<F> {
         drop(frames);
         self.glances = glances;
         self.sums.end(self.services.ledger(), &self.total);
-        self.hand_over_bursts(port);
+        for worker in 0..self.over.len() {
+            self.hand_over_burst(WorkerId(worker as u16));
+        }
     }
 
     /// Lays a frame beside those that the same worker gets.
-    fn put_over(&mut self, port: PortId, owner: WorkerId, frame: Option<F>) {
+    fn put_over(&mut self, owner: WorkerId, frame: Option<F>) {
         let Some(place) = self.over.get_mut(usize::from(owner.0)) else {
             return;
         };
         self.net.counters.hold(Held::Ring);
         place.extend(frame);
         if place.is_full() {
-            let frames = std::mem::take(place);
-            self.post(owner, Msg::Burst { port, frames });
+            self.hand_over_burst(owner);
         }
     }
 
-    /// Hands over what was laid aside.
-    fn hand_over_bursts(&mut self, port: PortId) {
-        for worker in 0..self.over.len() {
-            let place = &mut self.over[worker];
-            if !place.is_empty() {
-                let frames = std::mem::take(place);
-                self.post(WorkerId(worker as u16), Msg::Burst { port, frames });
-            }
+    /// Hands over what was laid aside for a worker, which must be before anything else that goes there.
+    pub(crate) fn hand_over_burst(&mut self, owner: WorkerId) {
+        let place = self.over.get_mut(usize::from(owner.0));
+        if let Some(place) = place.filter(|place| !place.is_empty()) {
+            let (port, frames) = (self.over_port, std::mem::take(place));
+            self.post(owner, Msg::Burst { port, frames });
         }
     }
 

@@ -214,6 +214,7 @@ impl<F: Frame> Worker<F> {
 
     /// Hands a packet to its owner.
     pub(crate) fn hand_over(&mut self, owner: WorkerId, pkt: Packet<F>) {
+        self.hand_over_burst(owner);
         self.net.counters.hold(Held::Ring);
         let parcel = pkt.into_parcel();
         self.post(owner, Msg::Packet(parcel));

@@ -6,7 +6,7 @@ use std::io;
 use std::sync::Arc;
 
 use ripvs_arch::hash::FlowHash;
-use ripvs_packet::{Frame, PacketIo};
+use ripvs_packet::{Frame, PacketIo, PortId};
 
 use crate::choose::Decision;
 use crate::conn::{ConnId, ConnTable};
@@ -154,6 +154,8 @@ pub struct Worker<F: Frame> {
     pub(crate) sums: Sums,
     /// Frames of the burst that are other workers', by worker.
     pub(crate) over: Vec<Frames<F>>,
+    /// The port that they came from.
+    pub(crate) over_port: PortId,
     /// Frames that came from another worker; kept for its memory.
     pub(crate) taken: Vec<F>,
     /// How far the search for connections of removed dests has come.
@@ -204,6 +206,7 @@ impl<F: Frame> Worker<F> {
             gone: Vec::new(),
             glances: Vec::new(),
             sums: Sums::default(),
+            over_port: PortId(0),
             over: (0..config.workers).map(|_| Frames::new()).collect(),
             taken: Vec::new(),
             sweep: Sweep::default(),

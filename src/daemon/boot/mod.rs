@@ -13,7 +13,6 @@ use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use core_affinity::CoreId;
-use crossbeam::queue::ArrayQueue;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use ripvs_core::delta::Delta;
@@ -32,7 +31,7 @@ use crate::control::reload::Source;
 use crate::control::settings::Settings;
 use crate::control::socket::ControlSocket;
 use crate::control::{Control, Parts};
-use crate::worker::io::{Peer, PortOut, Ring, Sender, WorkerIo, RING};
+use crate::worker::io::{Peer, PortOut, Ring, Sender, WorkerIo};
 use crate::worker::{self, Setup};
 use devices::Ports;
 
@@ -194,15 +193,15 @@ fn start_worker(setup: Setup, worker: usize) -> Result<JoinHandle<()>, String> {
 }
 
 /// `rings[to][from]`: none from a worker to itself.
-fn rings(workers: usize) -> Vec<Vec<Option<Ring>>> {
-    let ring = |to: usize, from: usize| (to != from).then(|| Arc::new(ArrayQueue::new(RING)));
+fn rings(workers: usize) -> Vec<Vec<Option<Arc<Ring>>>> {
+    let ring = |to: usize, from: usize| (to != from).then(|| Arc::new(Ring::new()));
     (0..workers)
         .map(|to| (0..workers).map(|from| ring(to, from)).collect())
         .collect()
 }
 
-fn peers(from: usize, rings: &[Vec<Option<Ring>>], fleet: &Fleet) -> Vec<Option<Peer>> {
-    let peer = |(to, inbound): (usize, &Vec<Option<Ring>>)| {
+fn peers(from: usize, rings: &[Vec<Option<Arc<Ring>>>], fleet: &Fleet) -> Vec<Option<Peer>> {
+    let peer = |(to, inbound): (usize, &Vec<Option<Arc<Ring>>>)| {
         Some(Peer {
             ring: inbound[from].clone()?,
             mailbox: fleet.mailbox(to).clone(),

@@ -2,6 +2,7 @@
 //! to a port gather until the end of the round and leave in one burst. A port with fewer transmit queues than there are
 //! workers is served by those that have one; the others hand their finished frames to them.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
@@ -13,18 +14,68 @@ use ripvs_packet::{Frame, PacketIo, PortId};
 use crate::board::PortCount;
 use crate::control::fleet::Mailbox;
 
-/// Messages that a ring between two workers holds.
+/// Messages that a ring between two workers holds, and frames in them.
 pub const RING: usize = 1024;
 /// Frames for one port that may gather before they are sent at once.
 const GATHER: usize = 256;
 
-/// A ring from one worker to another.
-pub type Ring = Arc<ArrayQueue<Msg<Mbuf>>>;
+/// A ring from one worker to another. It holds no more frames than messages: the pool has that many to spare.
+pub struct Ring<F = Mbuf> {
+    messages: ArrayQueue<Msg<F>>,
+    /// What the messages in it weigh.
+    weight: AtomicUsize,
+}
+
+impl<F> Ring<F> {
+    /// An empty one.
+    pub fn new() -> Ring<F> {
+        Ring {
+            messages: ArrayQueue::new(RING),
+            weight: AtomicUsize::new(0),
+        }
+    }
+
+    /// Puts a message in. One worker alone does that.
+    ///
+    /// # Errors
+    /// The message, where there is no room for it.
+    #[allow(clippy::result_large_err)] // It is given back as it came.
+    pub fn push(&self, msg: Msg<F>) -> Result<(), Msg<F>> {
+        let weight = weight(&msg);
+        if self.weight.load(Ordering::Relaxed) + weight > RING {
+            return Err(msg);
+        }
+        self.weight.fetch_add(weight, Ordering::Relaxed);
+        self.messages.push(msg).inspect_err(|_| {
+            self.weight.fetch_sub(weight, Ordering::Relaxed);
+        })
+    }
+
+    /// Takes the next message out.
+    pub fn pop(&self) -> Option<Msg<F>> {
+        let msg = self.messages.pop()?;
+        self.weight.fetch_sub(weight(&msg), Ordering::Relaxed);
+        Some(msg)
+    }
+
+    /// Whether nothing is in it.
+    pub fn is_empty(&self) -> bool {
+        self.messages.is_empty()
+    }
+}
+
+/// What a message weighs in a ring, and as a piece of work: as many as its frames, one at least.
+pub fn weight<F>(msg: &Msg<F>) -> usize {
+    match msg {
+        Msg::Burst { frames, .. } => frames.len().max(1),
+        _ => 1,
+    }
+}
 
 /// A way to another worker.
 pub struct Peer {
     /// The ring that leads there.
-    pub ring: Ring,
+    pub ring: Arc<Ring>,
     /// For waking it.
     pub mailbox: Arc<Mailbox>,
     /// Whether something was put into the ring in this round.
@@ -215,5 +266,30 @@ impl Post<Mbuf> for WorkerIo {
                 Err(msg)
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn burst(frames: usize) -> Msg<u8> {
+        Msg::Burst {
+            port: PortId(0),
+            frames: (0..frames).map(|_| 0).collect(),
+        }
+    }
+
+    #[test]
+    fn a_ring_holds_no_more_frames_than_the_pool_has_for_it() {
+        let ring = Ring::new();
+        let taken = (0..RING).take_while(|_| ring.push(burst(32)).is_ok());
+        assert_eq!(taken.count(), RING / 32);
+        assert!(ring.push(burst(1)).is_err());
+        assert!(ring.pop().is_some());
+        assert!(ring.push(burst(31)).is_ok() && ring.push(burst(1)).is_ok());
+        assert!(ring.push(burst(1)).is_err());
+        while ring.pop().is_some() {}
+        assert!(ring.is_empty() && ring.push(burst(32)).is_ok());
     }
 }

@@ -23,7 +23,7 @@ use io::{Ring, WorkerIo};
 
 /// Frames taken from a queue at a time.
 const BURST: usize = 32;
-/// Messages taken from another worker's ring in a round.
+/// Messages, or frames in them, taken from another worker's ring in a round.
 const MESSAGES: usize = 64;
 /// Changes applied between two rounds without packets.
 const DELTAS: usize = 256;
@@ -53,7 +53,7 @@ pub struct Setup {
     /// Its ways out.
     pub io: WorkerIo,
     /// The rings that lead to it.
-    pub inbound: Vec<Ring>,
+    pub inbound: Vec<Arc<Ring>>,
     /// Its orders.
     pub mailbox: Arc<Mailbox>,
     /// Where it publishes.
@@ -119,7 +119,7 @@ struct Running {
     worker: Worker<Mbuf>,
     io: WorkerIo,
     rx: Vec<(PortId, RxQueue)>,
-    inbound: Vec<Ring>,
+    inbound: Vec<Arc<Ring>>,
     mailbox: Arc<Mailbox>,
     board: Arc<Board>,
     clock: Clock,
@@ -285,9 +285,11 @@ impl Running {
     fn messages(&mut self, now: Time) -> bool {
         let mut any = false;
         for ring in &self.inbound {
-            for _ in 0..MESSAGES {
+            let mut done = 0;
+            while done < MESSAGES {
                 let Some(msg) = ring.pop() else { break };
                 any = true;
+                done += io::weight(&msg);
                 self.worker.deliver(now, msg, &mut self.io);
             }
         }

@@ -300,13 +300,18 @@ impl Rig {
 
     /// As [`Rig::send`], with a frame as it lies.
     pub fn send_frame(&mut self, port: u16, frame: MemFrame) -> Vec<(u16, Vec<u8>)> {
+        self.send_burst(port, vec![frame])
+    }
+
+    /// As [`Rig::send_frame`], with several frames at once.
+    pub fn send_burst(&mut self, port: u16, mut frames: Vec<MemFrame>) -> Vec<(u16, Vec<u8>)> {
         let at = self.next_worker;
         self.next_worker = (at + 1) % self.workers.len();
         let mut io = Io {
             mem: &mut self.mem,
             rings: &mut self.rings,
         };
-        self.workers[at].burst(self.now, PortId(port), &mut vec![frame], &mut io);
+        self.workers[at].burst(self.now, PortId(port), &mut frames, &mut io);
         self.settle();
         self.mem.take_sent()
     }

@@ -1,6 +1,7 @@
 //! Packets through whole workers, in memory: one and several workers alike.
 
 use ripvs_packet::checksum::{pseudo_v4, Sum};
+use ripvs_packet::memory::MemFrame;
 
 use crate::delta::Delta;
 use crate::net::{NetDelta, Prefix, RouteSpec};
@@ -510,5 +511,25 @@ fn a_dest_beyond_a_gateway_whose_address_becomes_a_service_s_is_somebody_else_no
         assert_eq!(rig.send(1, &reply), []);
         assert_eq!(rig.counters().dropped_for(Drop::MartianSource), 1);
         assert!(rig.send(0, &request).iter().all(|(port, _)| *port == 0));
+    }
+}
+
+#[test]
+fn a_packet_that_goes_the_ordinary_way_does_not_overtake_others_of_its_burst() {
+    let mut rig = Rig::new(3);
+    let [plain, _] = known_nat_connection(&mut rig, "10.0.0.11");
+    let mut odd = plain.clone();
+    // Four bytes of options that do nothing.
+    odd.splice(34..34, [1; 4]);
+    odd[14] = 0x46;
+    odd[17] += 4;
+    ripvs_packet::ipv4::fill_checksum(&mut odd[14..38]);
+    // Each worker receives once: two of them hand over.
+    for _ in 0..3 {
+        let frames = [&plain, &plain, &odd].map(|frame| MemFrame::new(frame));
+        let sent = rig.send_burst(0, frames.into());
+        let lengths: Vec<usize> = sent.iter().map(|(_, frame)| frame.len()).collect();
+        // Without what they were padded with.
+        assert_eq!(lengths, [54, 54, 58]);
     }
 }

@@ -14,7 +14,7 @@ use std::vec::Drain;
 
 use ripvs_packet::{tcp, udp, Frame, PortId};
 
-use crate::conn::{ConnId, Flags, Key, OutKey, Record};
+use crate::conn::{ConnId, ConnTable, Flags, Key, OutKey, Record};
 use crate::family::{V4, V6};
 use crate::glance::{Glance, Way};
 use crate::hop::HopNumber;
@@ -71,6 +71,17 @@ struct Moment {
     /// Whether one of its packets went the ordinary way: it may have made or ended connections, or brought news of
     /// neighbours.
     disturbed: bool,
+}
+
+impl Moment {
+    /// The connection that the index suggests now.
+    #[inline(always)]
+    fn found<A: Plain>(&self, glance: &Glance, table: &ConnTable<A>) -> ConnId {
+        match self.disturbed {
+            true => table.suggest(glance.hash),
+            false => glance.found,
+        }
+    }
 }
 
 impl<F: Frame> Worker<F> {
@@ -246,10 +257,7 @@ impl<F: Frame> Worker<F> {
         let protocol = glance.protocol;
         let ip = usual!(frame, frame.head_mut().get_mut(l3..));
         let key: Key<A> = A::request_key(usual!(frame, A::start(ip)));
-        let found = match moment.disturbed {
-            true => table.suggest(glance.hash),
-            false => glance.found,
-        };
+        let found = moment.found(glance, table);
         let known = table.known_in(found, glance.hash, &key);
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
         let signal = usual!(frame, signal::<A>(ip, protocol));
@@ -341,10 +349,7 @@ impl<F: Frame> Worker<F> {
         let by_source = net.routes().by_source();
         let ip = usual!(frame, frame.head_mut().get_mut(l3..));
         let key: OutKey<A> = A::answer_key(usual!(frame, A::start(ip)));
-        let found = match moment.disturbed {
-            true => table.suggest(glance.hash),
-            false => glance.found,
-        };
+        let found = moment.found(glance, table);
         let known = table.known_out(found, glance.hash, &key);
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
         let signal = usual!(frame, signal::<A>(ip, protocol));

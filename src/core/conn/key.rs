@@ -2,7 +2,8 @@
 
 use ripvs_arch::FlowHash;
 
-use super::record::{Control, Flags};
+use super::flags::Flags;
+use super::record::Control;
 use crate::family::Family;
 use crate::spec::Forward;
 use crate::types::{DestId, ServiceId, WorkerId};

@@ -5,14 +5,16 @@
 //! A record never moves, so a [`ConnId`] stays good as long as its connection lives. A table is laid out for its limit
 //! beforehand (its memory is touched as it fills), and no operation takes longer the more connections there are.
 
+mod flags;
 mod index;
 mod key;
 mod record;
 mod table;
 mod wheel;
 
+pub use flags::Flags;
 pub use key::{Endpoints, Key, NewConn, OutKey};
-pub use record::{Control, Flags, Record};
+pub use record::{Control, Record};
 pub use table::{ConnTable, Expiry, TableFull, DELAYED, INITIAL_TIMEOUT};
 
 /// The place of a connection's record in its table. Given anew when the connection is gone; who keeps one for longer keeps

@@ -4,8 +4,9 @@ use std::io;
 
 use ripvs_arch::{FlowHash, HugeSlice};
 
+use super::flags::Flags;
 use super::index::Index;
-use super::record::{Flags, Record};
+use super::record::Record;
 use super::wheel::{Links, Wheel};
 use super::{ConnId, Endpoints, Key, NewConn, OutKey};
 use crate::family::Family;

@@ -41,7 +41,7 @@ impl Flags {
 
     /// The bits that mean nothing outside ripvs.
     pub const OURS: Flags = Flags(0x4000 | 0x8000 | 0x0040 | 0x0008);
-    /// The bits that [`Record::set`] and [`Record::clear`] change.
+    /// The bits that [`super::Record::set`] and [`super::Record::clear`] change.
     pub const CHANGEABLE: Flags = Flags(0x0020 | 0x0080 | 0x0100 | 0x0200 | 0x0400);
 
     const FORWARD: u16 = 0x0007;

@@ -4,8 +4,8 @@
 
 use std::time::{Duration, Instant};
 
-use ripvs_api::ipvs::number::{flag, forward, sync_state};
-use ripvs_api::ipvs::SyncDaemon;
+use ripvs_api::ipvs::number::{flag, forward, sync_state, tunnel};
+use ripvs_api::ipvs::{DestConfig, SyncDaemon};
 
 use super::super::fleet::Order;
 use super::*;

@@ -15,7 +15,7 @@ pub const STEPS: [&str; 11] = [
 ];
 
 /// Where a source file, or some of its functions, belong; the first line that fits decides.
-const FILES: [(&str, &str, usize); 47] = [
+const FILES: [(&str, &str, usize); 48] = [
     ("packet/parse.rs", "", 0),
     ("core/glance.rs", "", 0),
     ("core/ledger.rs", "", 6),
@@ -44,6 +44,7 @@ const FILES: [(&str, &str, usize); 47] = [
     ("core/conn/", "", 3),
     ("core/service/", "", 4),
     ("core/choose.rs", "", 4),
+    ("core/first.rs", "", 4),
     ("core/sched/", "", 4),
     ("core/flow.rs", "expire", 9),
     ("core/flow.rs", "", 4),

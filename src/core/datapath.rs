@@ -492,14 +492,17 @@ impl<F: Frame> Worker<F> {
         self.refuse(now, pkt, IcmpKind::PortUnreachable, Drop::NoConn, io)
     }
 
+    /// Whether a segment with these flags may begin a connection.
+    pub(crate) fn may_begin_tcp(&self, flags: u8) -> bool {
+        flags & state::tcp::RST == 0
+            && (flags & state::tcp::SYN != 0 || self.settings.sloppy_tcp != 0)
+    }
+
     /// Whether a packet of no known connection may begin one: SYN without RST, INIT, any UDP; with the sloppy settings any
     /// that does not end one. ESP and AH only follow.
     fn may_begin(&self, pkt: &Packet<F>) -> bool {
         match pkt.signal() {
-            state::Signal::Tcp(flags) => {
-                flags & state::tcp::RST == 0
-                    && (flags & state::tcp::SYN != 0 || self.settings.sloppy_tcp != 0)
-            }
+            state::Signal::Tcp(flags) => self.may_begin_tcp(flags),
             state::Signal::Sctp(_) => match pkt.sctp_chunk() {
                 Some(sctp::chunk::INIT) => true,
                 Some(sctp::chunk::ABORT) | None => false,

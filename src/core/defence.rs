@@ -55,6 +55,11 @@ impl Defence {
         self.drop_entries
     }
 
+    /// Whether any first packets of connections are dropped.
+    pub fn drops_packets(&self) -> bool {
+        self.drop_rate != 0
+    }
+
     /// Whether this packet, the first of a connection, is one of those to be dropped.
     pub fn drops_packet(&mut self) -> bool {
         if self.drop_rate == 0 {

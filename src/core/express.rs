@@ -7,7 +7,8 @@
 //!
 //! - The record says that such a packet was let through before, and the number of its way out (`hop.rs`) says that no
 //!   address, route, interface, setting or mark rule has changed since. So the addresses need no second look.
-//! - SYN, fragments, options, extension headers, protocols other than TCP and UDP, what came to a group address, and
+//! - A first packet's connection is made before (`first.rs`), and then it is one of a known connection.
+//! - Later SYNs, fragments, options, extension headers, protocols other than TCP and UDP, what came to a group address, and
 //!   connections with a helper are never taken.
 
 use std::vec::Drain;
@@ -35,14 +36,20 @@ const UNUSUAL: Flags = Flags::ONE_PACKET
     .with(Flags::IN_SEQ)
     .with(Flags::OUT_SEQ);
 
-/// What the packet is to its connection. `None` for a SYN, which may begin another one.
+/// What the packet is to its connection.
 #[inline(always)]
 fn signal<A: Plain>(ip: &[u8], protocol: u8) -> Option<Signal> {
     if protocol == proto::UDP {
         return Some(Signal::Udp);
     }
     let flags = *ip.get(A::HEADER + tcp::FLAGS)?;
-    (flags & tcp::SYN == 0).then_some(Signal::Tcp(flags))
+    Some(Signal::Tcp(flags))
+}
+
+/// As [`signal`], of a packet that may begin no other connection: no SYN.
+#[inline(always)]
+fn later_signal<A: Plain>(ip: &[u8], protocol: u8) -> Option<Signal> {
+    signal::<A>(ip, protocol).filter(|signal| !state::is_new_conn(*signal))
 }
 
 /// Whether the packet is a UDP datagram without a checksum.
@@ -192,7 +199,7 @@ impl<F: Frame> Worker<F> {
             let Some(frame) = frames.next() else { break };
             taken += 1;
             let passed = if IN {
-                self.inbound::<A>(moment, glance, frame, io)
+                self.inbound::<A, false>(moment, glance, frame, io)
             } else {
                 self.outbound::<A>(moment, glance, frame, io)
             };
@@ -234,9 +241,29 @@ impl<F: Frame> Worker<F> {
         self.outbound::<A>(moment, &glance, frame, io)
     }
 
-    /// A client's packet; it comes back, untouched, where anything is unusual.
+    /// A client's packet of no known connection: the first of one, perhaps.
+    #[inline(never)]
+    fn first<A: Tables<F>>(
+        &mut self,
+        moment: Moment,
+        glance: &Glance,
+        frame: F,
+        io: &mut impl Io<F>,
+    ) -> Result<(), F> {
+        let ip = usual!(frame, frame.head().get(usize::from(glance.l3)..));
+        let key: Key<A> = A::request_key(usual!(frame, A::start(ip)));
+        let signal = usual!(frame, signal::<A>(ip, glance.protocol));
+        let opened = self.open::<A>(moment.now, &key, glance.hash, signal);
+        let glance = Glance {
+            found: usual!(frame, opened),
+            ..*glance
+        };
+        self.inbound::<A, true>(moment, &glance, frame, io)
+    }
+
+    /// A client's packet; it comes back, untouched, where anything is unusual. `FIRST`: its connection has just been made.
     #[inline(always)]
-    fn inbound<A: Tables<F>>(
+    fn inbound<A: Tables<F>, const FIRST: bool>(
         &mut self,
         moment: Moment,
         glance: &Glance,
@@ -257,10 +284,24 @@ impl<F: Frame> Worker<F> {
         let protocol = glance.protocol;
         let ip = usual!(frame, frame.head_mut().get_mut(l3..));
         let key: Key<A> = A::request_key(usual!(frame, A::start(ip)));
-        let found = moment.found(glance, table);
-        let known = table.known_in(found, glance.hash, &key);
-        let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
-        let signal = usual!(frame, signal::<A>(ip, protocol));
+        let found = match FIRST {
+            true => glance.found,
+            false => moment.found(glance, table),
+        };
+        let Some((id, record)) = table.known_in(found, glance.hash, &key) else {
+            return match FIRST {
+                true => Err(frame),
+                false => self.first::<A>(moment, glance, frame, io),
+            };
+        };
+        let signal = match FIRST {
+            true => signal::<A>(ip, protocol),
+            false => later_signal::<A>(ip, protocol),
+        };
+        let signal = usual!(frame, signal);
+        if !record.is_usual(UNUSUAL) {
+            return Err(frame);
+        }
         let ledger = services.ledger();
         let account = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
         let number = HopNumber(record.hop_in);
@@ -352,7 +393,7 @@ impl<F: Frame> Worker<F> {
         let found = moment.found(glance, table);
         let known = table.known_out(found, glance.hash, &key);
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
-        let signal = usual!(frame, signal::<A>(ip, protocol));
+        let signal = usual!(frame, later_signal::<A>(ip, protocol));
         let ledger = services.ledger();
         let account = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
         let number = HopNumber(record.hop_out);

@@ -11,6 +11,7 @@ mod defence;
 pub mod delta;
 mod express;
 pub mod family;
+mod first;
 mod flow;
 mod forward;
 pub mod frag;

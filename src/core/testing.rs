@@ -345,6 +345,11 @@ impl Rig {
         assert!(self.counters().balanced(), "{:?}", self.counters());
     }
 
+    /// Whether there is but one worker.
+    pub fn is_alone(&self) -> bool {
+        self.workers.len() == 1
+    }
+
     /// The counters of all workers.
     pub fn counters(&self) -> Counters {
         let mut sum = Counters::default();

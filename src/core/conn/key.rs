@@ -108,6 +108,8 @@ pub struct NewConn<F: Family> {
     /// The hash of what a persistence engine goes by ([`super::ConnTable::hash_data`]), where flags have PE: such a
     /// template is found by this and not by its key.
     pub pe_hash: u64,
+    /// What the datapath begins with in [`super::Record::hop_in`]. Not for templates.
+    pub hop_in: u32,
 }
 
 impl<F: Family> NewConn<F> {
@@ -125,6 +127,7 @@ impl<F: Family> NewConn<F> {
             control: None,
             chooser: WorkerId(0),
             pe_hash: 0,
+            hop_in: 0,
         }
     }
 }

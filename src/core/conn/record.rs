@@ -51,7 +51,7 @@ zeroable! {
         n_control: u16,
         /// The controlling record's place, or, in a template, which nothing controls, the number of connections controlled.
         control: u32,
-        /// The datapath's to use as it likes, 0 at first; no use in a template, which keeps its hash there.
+        /// The datapath's to use as it likes, 0 at first unless it said otherwise; no use in a template, which keeps its hash there.
         pub hop_in: u32,
         /// As `hop_in`.
         pub hop_out: u32,
@@ -96,7 +96,7 @@ impl<F: Family> Record<F> {
             hop_in: if template {
                 (new.pe_hash >> 32) as u32
             } else {
-                0
+                new.hop_in
             },
             hop_out: if template { new.pe_hash as u32 } else { 0 },
         }

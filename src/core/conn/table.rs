@@ -82,6 +82,12 @@ impl<F: Family> ConnTable<F> {
         })
     }
 
+    /// Whether clients' packets are found by their keys alone: no connection waits for its client's port.
+    #[inline]
+    pub(crate) fn all_exact(&self) -> bool {
+        self.no_cport == 0
+    }
+
     /// Connections and templates now.
     pub fn len(&self) -> u32 {
         self.len
@@ -152,7 +158,7 @@ impl<F: Family> ConnTable<F> {
     ) -> Option<(ConnId, &mut Record<F>)> {
         let id = match self.records.get(suggested.0 as usize) {
             Some(record) if record.same_in(key) => suggested,
-            _ => self.in_anew(suggested, hash, *key)?,
+            _ => self.in_anew(hash, *key)?,
         };
         Some((id, self.records.get_mut(id.0 as usize)?))
     }
@@ -172,11 +178,10 @@ impl<F: Family> ConnTable<F> {
         Some((id, self.records.get_mut(id.0 as usize)?))
     }
 
-    /// Where several entries of a bucket look alike, the one meant may not be the first.
+    /// Where several entries of a bucket look alike, the one meant may not be the first; and it may have been made since.
     #[inline(never)]
-    fn in_anew(&self, suggested: ConnId, hash: u64, key: Key<F>) -> Option<ConnId> {
-        let any = suggested != Self::NOBODY;
-        any.then(|| self.find_in_exact(hash, &key))?
+    fn in_anew(&self, hash: u64, key: Key<F>) -> Option<ConnId> {
+        self.find_in_exact(hash, &key)
     }
 
     #[inline(never)]
@@ -247,6 +252,21 @@ impl<F: Family> ConnTable<F> {
     /// # Errors
     /// The table is full.
     pub fn insert(&mut self, now: Tick, new: &NewConn<F>) -> Result<ConnId, TableFull> {
+        let hash = self.hash_in(&new.key);
+        self.insert_hashed(now, new, hash)
+    }
+
+    /// As [`Self::insert`], where the hash of its key is known.
+    ///
+    /// # Errors
+    /// The table is full.
+    #[inline]
+    pub(crate) fn insert_hashed(
+        &mut self,
+        now: Tick,
+        new: &NewConn<F>,
+        hash: u64,
+    ) -> Result<ConnId, TableFull> {
         let id = match self.free.checked_sub(1) {
             Some(id) => {
                 self.free = self.records[id as usize].links.parked_next();
@@ -261,7 +281,7 @@ impl<F: Family> ConnTable<F> {
         let place = &mut self.records[id as usize];
         let expires = now.plus(new.timeout.min(LONGEST));
         *place = Record::of(new, place.generation().wrapping_add(1), expires);
-        let hashes = self.hashes(&self.records[id as usize]);
+        let hashes = self.hashes(&self.records[id as usize], hash);
         self.prefetch_hashes(hashes);
         self.len += 1;
         self.no_cport += u32::from(new.flags.has(Flags::NO_CPORT));
@@ -344,7 +364,7 @@ impl<F: Family> ConnTable<F> {
         if open && !record.has(Flags::NO_CPORT) {
             self.no_cport -= 1;
         }
-        self.enter(id.0, self.hashes(&self.records[id.0 as usize]));
+        self.enter(id.0, self.hashes_anew(id.0));
         true
     }
 
@@ -369,7 +389,7 @@ impl<F: Family> ConnTable<F> {
                 let Some(id) = self.wheel.pop_due(&mut self.records, now, &mut budget) else {
                     break;
                 };
-                self.prefetch_hashes(self.hashes(&self.records[id as usize]));
+                self.prefetch_hashes(self.hashes_anew(id));
                 due[count] = id;
                 count += 1;
             }
@@ -411,21 +431,24 @@ impl<F: Family> ConnTable<F> {
         (to < used.len()).then_some(to as u64)
     }
 
-    fn hashes(&self, record: &Record<F>) -> Hashes {
+    /// What a record is found by; `hash` is that of its key.
+    #[inline]
+    fn hashes(&self, record: &Record<F>, hash: u64) -> Hashes {
         let flags = record.flags();
         if flags.has(Flags::ONE_PACKET) {
             return (None, None);
         }
         if flags.has(Flags::TEMPLATE) {
-            let hash = if flags.has(Flags::PE) {
-                record.pe_hash()
-            } else {
-                self.hash_in(&record.key())
-            };
-            return (Some(hash), None);
+            let by_engine = flags.has(Flags::PE);
+            return (Some(if by_engine { record.pe_hash() } else { hash }), None);
         }
         let out = (record.forward() == Forward::Masq).then(|| self.hash_out(&record.out_key()));
-        (Some(self.hash_in(&record.key())), out)
+        (Some(hash), out)
+    }
+
+    fn hashes_anew(&self, id: u32) -> Hashes {
+        let record = &self.records[id as usize];
+        self.hashes(record, self.hash_in(&record.key()))
     }
 
     #[inline]
@@ -465,18 +488,17 @@ impl<F: Family> ConnTable<F> {
             (key, record.has(Flags::TEMPLATE), 0)
         };
         if let Some(hash) = inbound {
-            let own = end(id);
-            self.index.insert(hash, id, |other| end(other) == own);
+            self.index.insert(hash, id, |other| end(other) == end(id));
         }
         if let Some(hash) = outbound {
-            let own = end(id | OUT);
-            self.index.insert(hash, id | OUT, |other| end(other) == own);
+            let id = id | OUT;
+            self.index.insert(hash, id, |other| end(other) == end(id));
         }
     }
 
     /// Takes a record out of the index.
     fn leave(&mut self, id: u32) {
-        let (inbound, outbound) = self.hashes(&self.records[id as usize]);
+        let (inbound, outbound) = self.hashes_anew(id);
         if let Some(hash) = inbound {
             self.index.remove(hash, id);
         }

@@ -95,13 +95,42 @@ impl<F: Frame> Net<F> {
                 true => DstKind::Local,
                 false => DstKind::Remote,
             }),
-            (IpAddr::V4(src), IpAddr::V4(dst)) => self.classify_v4(src, dst),
-            (IpAddr::V6(src), IpAddr::V6(dst)) => self.classify_v6(rx, src, dst),
+            (IpAddr::V4(src), IpAddr::V4(dst)) => {
+                self.classify_v4(src, dst, || self.routes.local(dst.into()))
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst)) => self.classify_v6(src, dst, || {
+                // A link-local address means something on its own link only; what is not ours there the router refuses.
+                match is_link_local(dst.into()) {
+                    true if self.routes.local_on(dst.into(), rx.iface) => Some(LocalKind::Unicast),
+                    true => None,
+                    false => self.routes.local(dst.into()),
+                }
+            }),
             _ => Err(Drop::BadHeader),
         }
     }
 
-    fn classify_v4(&self, src: Ipv4Addr, dst: Ipv4Addr) -> Result<DstKind, Drop> {
+    /// Whether [`Net::classify`] lets a packet from `src` through to `vip`, which is a service's address, whatever interface but
+    /// lo it came in by. Neither is a link-local address.
+    #[inline]
+    pub fn admits(&self, src: IpAddr, vip: IpAddr) -> bool {
+        let ours = || Some(LocalKind::Unicast);
+        let kind = match (src, vip) {
+            (IpAddr::V4(src), IpAddr::V4(vip)) => self.classify_v4(src, vip, ours),
+            (IpAddr::V6(src), IpAddr::V6(vip)) => self.classify_v6(src, vip, ours),
+            _ => return false,
+        };
+        kind == Ok(DstKind::Local)
+    }
+
+    /// `local` says what the address is to us, if it is a host's.
+    #[inline]
+    fn classify_v4(
+        &self,
+        src: Ipv4Addr,
+        dst: Ipv4Addr,
+        local: impl FnOnce() -> Option<LocalKind>,
+    ) -> Result<DstKind, Drop> {
         if src.is_multicast() || src.is_broadcast() || src.is_loopback() {
             return Err(Drop::MartianSource);
         }
@@ -122,14 +151,21 @@ impl<F: Frame> Net<F> {
         if self.routes.local(src.into()) == Some(LocalKind::Unicast) {
             return Err(Drop::MartianSource);
         }
-        Ok(match self.routes.local(dst.into()) {
+        Ok(match local() {
             Some(LocalKind::Unicast) => DstKind::Local,
             Some(LocalKind::Broadcast) => DstKind::Broadcast,
             None => DstKind::Remote,
         })
     }
 
-    fn classify_v6(&self, rx: &Ingress, src: Ipv6Addr, dst: Ipv6Addr) -> Result<DstKind, Drop> {
+    /// As [`Net::classify_v4`].
+    #[inline]
+    fn classify_v6(
+        &self,
+        src: Ipv6Addr,
+        dst: Ipv6Addr,
+        local: impl FnOnce() -> Option<LocalKind>,
+    ) -> Result<DstKind, Drop> {
         if src.is_multicast() || src.is_loopback() {
             return Err(Drop::MartianSource);
         }
@@ -139,16 +175,9 @@ impl<F: Frame> Net<F> {
         if dst.is_loopback() || dst.is_unspecified() {
             return Err(Drop::MartianDest);
         }
-        if is_link_local(dst.into()) {
-            // Means something on its own link only; what is not ours there the router refuses.
-            return Ok(match self.routes.local_on(dst.into(), rx.iface) {
-                true => DstKind::Local,
-                false => DstKind::Remote,
-            });
-        }
-        Ok(match self.is_local(dst.into()) {
-            true => DstKind::Local,
-            false => DstKind::Remote,
+        Ok(match local() {
+            Some(LocalKind::Unicast) => DstKind::Local,
+            _ => DstKind::Remote,
         })
     }
 

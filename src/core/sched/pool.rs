@@ -277,6 +277,12 @@ impl Pool {
             .filter_map(|slot| Some((slot, self.get(slot)?)))
     }
 
+    /// The next of the list, behind whose last comes its first.
+    pub fn after(&self, slot: Slot) -> Option<Slot> {
+        let node = self.nodes.get(slot.index());
+        node.and_then(|node| node.behind).or(self.head)
+    }
+
     /// The first of the list.
     pub fn head(&self) -> Option<Slot> {
         self.head

@@ -35,6 +35,9 @@ impl Rr {
 
 impl Scheduler for Rr {
     fn update(&mut self, pool: &Pool, change: &Change) {
+        if matches!(change, Change::Load(_)) {
+            return;
+        }
         self.tree.update(pool, change);
         match change {
             Change::Added(_) => {
@@ -53,7 +56,13 @@ impl Scheduler for Rr {
         }
     }
 
-    fn pick(&mut self, _pool: &Pool, _key: &PickKey) -> Option<Slot> {
+    fn pick(&mut self, pool: &Pool, _key: &PickKey) -> Option<Slot> {
+        // Mostly it is simply the next of the list, wherever a staggered worker began.
+        let next = self.cursor.and_then(|cursor| pool.after(cursor));
+        if next.is_some_and(|slot| pool.get(slot).is_some_and(Member::available)) {
+            self.cursor = next;
+            return next;
+        }
         let available = |available: &bool| *available;
         let next = self.tree.next(self.cursor, available);
         self.cursor = Some(next.or_else(|| self.tree.next(None, available))?);

@@ -214,6 +214,9 @@ pub(super) fn compare<M: Model>(
                     let key = keys(&mut random, step);
                     let expected = model.pick(&list, &key);
                     let picked = group.pick(&key).map(|m| m.id);
+                    if picked.is_none() && group.pool().has_available() {
+                        assert_eq!(group.pick(&key), None, "asking changes nothing");
+                    }
                     assert_eq!(
                         picked, expected,
                         "{kind:?}, seed {seed}, step {step}: {list:?}"

@@ -123,6 +123,9 @@ impl Wrr {
 
 impl Scheduler for Wrr {
     fn update(&mut self, pool: &Pool, change: &Change) {
+        if matches!(change, Change::Load(_)) {
+            return;
+        }
         self.tree.update(pool, change);
         if change.is_of_list() {
             self.dests_changed();

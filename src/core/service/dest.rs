@@ -195,10 +195,11 @@ impl Services {
         let Some(service) = self.get_mut(id) else {
             return;
         };
-        if service.counted_at == counted_at {
+        let before = std::mem::replace(&mut service.counted_at, counted_at);
+        service.see_whether_plain();
+        if before == counted_at {
             return;
         }
-        service.counted_at = counted_at;
         for number in 0..self.dests.len() {
             if matches!(&self.dests[number], Some(dest) if dest.service == id) {
                 self.tell(DestId(number as u32));
@@ -260,15 +261,12 @@ impl Services {
             inactive,
             bound,
         } = load;
-        let Some(dest) = self.dest_mut(id) else {
+        let Some(Some(dest)) = self.dests.get_mut(id.0 as usize) else {
             return;
         };
         if let Some(to) = dest.told {
             self.reports.push_back((to, load));
         }
-        let Some(dest) = self.dest_mut(id) else {
-            return;
-        };
         dest.loads.active = dest.loads.active.saturating_add_signed(active);
         dest.loads.inactive = dest.loads.inactive.saturating_add_signed(inactive);
         let total = u64::from(dest.loads.active) + u64::from(dest.loads.inactive);

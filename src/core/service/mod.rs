@@ -39,12 +39,21 @@ pub struct Service {
     tracked: bool,
     /// The worker that schedules for all and counts all connections, where that is so and it is another one.
     pub counted_at: Option<WorkerId>,
+    /// Its port, if it has one and a connection to it needs nothing but one of its dests, picked and counted here.
+    pub plain_port: Option<u16>,
 }
 
 impl Service {
     /// Whether clients keep their dest for a time.
     pub fn persistent(&self) -> bool {
         self.spec.flags & service_flags::PERSISTENT != 0
+    }
+
+    /// Finds out [`Service::plain_port`] anew.
+    fn see_whether_plain(&mut self) {
+        let unusual = service_flags::PERSISTENT | service_flags::ONE_PACKET;
+        let plain = self.spec.flags & unusual == 0 && self.counted_at.is_none();
+        self.plain_port = Some(self.port()).filter(|port| plain && *port != 0);
     }
 
     /// Whether its connections are counted at one worker: the order of scheduling or a threshold depends on all of them.
@@ -332,6 +341,7 @@ impl Services {
             limited: 0,
             tracked: false,
             counted_at: None,
+            plain_port: None,
         });
         self.recount(id);
     }

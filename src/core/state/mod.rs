@@ -11,7 +11,7 @@ mod timeouts;
 
 pub use timeouts::Timeouts;
 
-use crate::conn::{Flags, Record};
+use crate::conn::{Flags, Record, INITIAL_TIMEOUT};
 use crate::family::Family;
 use crate::types::proto;
 
@@ -113,6 +113,23 @@ pub fn step<F: Family>(
     }
     record.timeout = timeouts.timeout(protocol, next);
     step
+}
+
+/// The timeout that a packet gives the connection which begins with it, in ticks, as [`step`] will.
+#[inline]
+pub fn first_timeout(flags: Flags, signal: Signal, timeouts: &Timeouts, secure: bool) -> u32 {
+    match signal {
+        Signal::Tcp(bits) => {
+            let view = match flags.has(Flags::NO_OUTPUT) {
+                true => View::InputOnly,
+                false => View::Input,
+            };
+            let next = tcp::next(secure, view, tcp::Event::of_flags(bits), tcp::NONE);
+            timeouts.timeout(proto::TCP, next)
+        }
+        Signal::Udp => timeouts.timeout(proto::UDP, udp::NORMAL),
+        Signal::Sctp(_) | Signal::Other => INITIAL_TIMEOUT,
+    }
 }
 
 /// Judges by the record from which side the packet counts, and notes that the server's packets pass if this is one.

@@ -1,0 +1,247 @@
+//! First packets on the express way: where nothing about one or its service is out of the ordinary, its connection is made
+//! here, and the packet goes on as one of a known connection. Whatever is unusual is left to `datapath.rs`, untouched, which
+//! tells the same at length: `schedule`, `choose`, `admit`.
+
+use ripvs_packet::Frame;
+
+use crate::conn::{ConnId, Flags, Key, NewConn};
+use crate::message::Load;
+use crate::sched::PickKey;
+use crate::service::FTP_DATA_PORT;
+use crate::state::{self, Signal};
+use crate::types::{proto, Time};
+use crate::worker::{Tables, Worker};
+
+impl<F: Frame> Worker<F> {
+    /// Makes the connection of a plain packet to a virtual address that is of no connection so far; `hash` is that of its key.
+    /// Once there is one the packet is of a known connection, whichever way it goes. `None`: nothing was changed.
+    pub(crate) fn open<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        key: &Key<A>,
+        hash: u64,
+        signal: Signal,
+    ) -> Option<ConnId> {
+        let (client, vaddr) = (A::to_ip(key.caddr), A::to_ip(key.vaddr));
+        let id = self.services.find(0, key.proto, vaddr, key.vport)?;
+        if !self.opens_plainly::<A>(key, signal) || !self.net.admits(client, vaddr) {
+            return None;
+        }
+        let service = self.services.get_mut(id)?;
+        if service.plain_port != Some(key.vport) || !service.group.pool().has_available() {
+            return None;
+        }
+        let member = service.group.pick(&PickKey {
+            saddr: client,
+            daddr: vaddr,
+            sport: key.cport,
+            dport: key.vport,
+            proto: key.proto,
+            inverse: false,
+            now,
+        });
+        let dest_id = member?.id;
+        let service = self.services.get(id)?;
+        let dest = self.services.dest(dest_id)?;
+        let flags = Flags::of_forward(dest.spec.forward);
+        let secure = self.defence.secure_tcp();
+        let new = NewConn {
+            dest: Some(dest_id),
+            service: Some(id),
+            chooser: self.id,
+            timeout: state::first_timeout(flags, signal, &self.timeouts, secure),
+            hop_in: self.services.ledger().dest(dest_id)?.hop.0,
+            ..NewConn::new(
+                *key,
+                A::from_ip(dest.spec.addr).unwrap_or_default(),
+                if dest.spec.port != 0 {
+                    dest.spec.port
+                } else {
+                    key.vport
+                },
+                flags,
+            )
+        };
+        for tally in [&dest.tally, &service.tally, &self.total] {
+            tally.conn();
+        }
+        dest.tally.inactive(1);
+        dest.tally.refs(1);
+        self.services.charge(Load {
+            dest: dest_id,
+            active: 0,
+            inactive: 1,
+            bound: Some(true),
+        });
+        // There is room, as was seen above.
+        A::table_mut(self)
+            .insert_hashed(now.tick(), &new, hash)
+            .ok()
+    }
+
+    /// Whether a connection of this key may begin with this packet as far as it is not for its service to say, and nothing is
+    /// set that has a say in it.
+    fn opens_plainly<A: Tables<F>>(&self, key: &Key<A>, signal: Signal) -> bool {
+        let begins = match signal {
+            Signal::Tcp(flags) => self.may_begin_tcp(flags) && !self.ftp.is_on(),
+            _ => key.proto == proto::UDP,
+        };
+        begins
+            && key.cport != 0
+            && key.cport != FTP_DATA_PORT
+            && !self.defence.drops_packets()
+            && A::table(self).all_exact()
+            && self.conns_left() > 0
+            // What is to an address of services that are gone was not asked for its owner.
+            && (self.workers == 1 || !self.services.any_outlived())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ripvs_packet::memory::MemFrame;
+    use ripvs_packet::testing::{Fuzz, World};
+
+    use super::*;
+    use crate::delta::Delta;
+    use crate::mark::{MarkRule, MarkTable};
+    use crate::settings::Settings;
+    use crate::spec::{service_flags, Forward, SchedKind};
+    use crate::testing::{mac, Rig};
+    use crate::types::DestId;
+
+    /// Services of most kinds, with the dests of each. `by_mark`: there is a rule for marks, if one that fits no packet, so
+    /// that all packets go the ordinary way.
+    fn rig(workers: u16, by_mark: bool, settings: Settings) -> (Rig, Vec<DestId>) {
+        let mut rig = Rig::new(workers);
+        if by_mark {
+            let rule = MarkRule {
+                mark: 7,
+                af: None,
+                proto: Some(99),
+                source: None,
+                destination: None,
+                source_ports: Vec::new(),
+                destination_ports: Vec::new(),
+                iface: None,
+                divert: false,
+            };
+            rig.apply(Delta::Marks(MarkTable::new(vec![rule]).into()));
+        }
+        rig.apply(Delta::Settings(settings));
+        let mut dests = Vec::new();
+        let families = [
+            ("192.0.2.100", ["10.0.0.11", "10.0.0.12", "10.0.0.13"]),
+            (
+                "2001:db8:2::100",
+                ["2001:db8:10::b", "2001:db8:10::c", "2001:db8:10::d"],
+            ),
+        ];
+        for (n, (addr, servers)) in families.into_iter().enumerate() {
+            let kinds = [
+                (proto::TCP, 80, Forward::Masq, SchedKind::Rr),
+                (proto::TCP, 21, Forward::Masq, SchedKind::Wlc),
+                (proto::UDP, 53, Forward::Route, SchedKind::Wrr),
+                (proto::UDP, 80, Forward::Masq, SchedKind::Sh),
+                (proto::TCP, 53, Forward::Tunnel, SchedKind::Lc),
+                (proto::UDP, 21, Forward::Tunnel, SchedKind::Ovf),
+                (proto::UDP, 0, Forward::Route, SchedKind::Rr),
+            ];
+            for (number, (protocol, port, forward, sched)) in kinds.into_iter().enumerate() {
+                let mut spec = Rig::persistent(protocol, addr, port, 30);
+                spec.sched = Some(sched);
+                spec.flags = match number {
+                    1 | 6 => service_flags::PERSISTENT,
+                    5 if n == 1 => service_flags::ONE_PACKET,
+                    _ => 0,
+                };
+                let service = rig.service_as(spec);
+                for (n, server) in servers.into_iter().enumerate() {
+                    let mut spec = Rig::dest_spec(server, 8080, forward);
+                    spec.weight = 2 - n as i32;
+                    // Few enough that all are taken now and then.
+                    spec.upper = if port == 53 { 3 } else { 0 };
+                    dests.push(rig.dest_as(service, spec));
+                }
+            }
+        }
+        (rig, dests)
+    }
+
+    /// Everything that is seen of a balancer after the same packets, its connections' order aside.
+    fn seen(rig: &Rig, dests: &[DestId]) -> Vec<String> {
+        let mut conns: Vec<String> = rig.conns().iter().map(|c| format!("{c:?}")).collect();
+        conns.sort();
+        let dest = |id: &DestId| format!("{:?} {:?}", rig.tally(*id), rig.loads(*id));
+        conns.extend(dests.iter().map(dest));
+        if rig.is_alone() {
+            // Several workers ask for neighbours as it happens.
+            conns.push(format!("{:?}", rig.counters()));
+        }
+        conns
+    }
+
+    #[test]
+    fn connections_begin_the_same_on_either_way() {
+        let all = Settings::default();
+        let settings = [
+            all,
+            Settings {
+                sloppy_tcp: 1,
+                conn_reuse_mode: 0,
+                ..all
+            },
+            Settings {
+                drop_packet: 3,
+                am_droprate: 3,
+                expire_nodest_conn: 1,
+                secure_tcp: 3,
+                ..all
+            },
+        ];
+        for (seed, settings) in settings.into_iter().enumerate() {
+            for workers in [1, 3] {
+                let (mut express, dests) = rig(workers, false, settings);
+                let (mut ordinary, _) = rig(workers, true, settings);
+                let mut fuzz = Fuzz::new(seed as u64, World::small());
+                let mut begun = 0;
+                for n in 0..3_000 {
+                    let port = n % 2;
+                    let mut frame = || {
+                        let mut frame = fuzz.next_frame();
+                        if port == 1 && frame.len() >= 6 {
+                            frame[5] = mac(1)[5];
+                        }
+                        frame
+                    };
+                    // What is handed over by bursts arrives in another order.
+                    let frames = if express.is_alone() { 1 + n % 5 } else { 1 };
+                    let burst: Vec<Vec<u8>> = (0..frames).map(|_| frame()).collect();
+                    let [mut one, mut other] = [&mut express, &mut ordinary].map(|rig| {
+                        let frames = burst.iter().map(|frame| MemFrame::new(frame)).collect();
+                        rig.send_burst(port, frames)
+                    });
+                    if !express.is_alone() {
+                        // Each worker numbers by itself the packets that it makes.
+                        for (_, frame) in one.iter_mut().chain(&mut other) {
+                            frame.truncate(14);
+                        }
+                    }
+                    assert_eq!(one, other, "burst {n}");
+                    if n % 100 == 0 {
+                        let both = [&express, &ordinary].map(|rig| seen(rig, &dests));
+                        for (one, other) in both[0].iter().zip(&both[1]) {
+                            assert_eq!(one, other, "burst {n}");
+                        }
+                        assert_eq!(both[0].len(), both[1].len());
+                        begun += express.conns().len();
+                        let seconds = u64::from(n) / 100 % 5;
+                        express.wait(seconds);
+                        ordinary.wait(seconds);
+                    }
+                }
+                assert!(begun > 1000, "{begun}");
+            }
+        }
+    }
+}

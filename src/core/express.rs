@@ -195,6 +195,7 @@ impl<F: Frame> Worker<F> {
     ) -> (usize, Option<F>) {
         let way = if IN { A::IN } else { A::OUT };
         let mut taken = 0;
+        let mut unusual = None;
         for glance in glances.iter().take_while(|glance| glance.way == way) {
             let Some(frame) = frames.next() else { break };
             taken += 1;
@@ -205,15 +206,20 @@ impl<F: Frame> Worker<F> {
             };
             let Err(frame) = passed else { continue };
             let passed = if IN && self.net.vip_hints().crowded() {
+                A::table_mut(self).settle();
                 self.answer_after_all::<A>(moment, glance, frame, io)
             } else {
                 Err(frame)
             };
             if let Err(frame) = passed {
-                return (taken, Some(frame));
+                unusual = Some(frame);
+                break;
             }
         }
-        (taken, None)
+        if IN {
+            A::table_mut(self).settle();
+        }
+        (taken, unusual)
     }
 
     /// A packet that was taken for a client's, but is not to a virtual address.

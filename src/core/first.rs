@@ -15,6 +15,7 @@ use crate::worker::{Tables, Worker};
 impl<F: Frame> Worker<F> {
     /// Makes the connection of a plain packet to a virtual address that is of no connection so far; `hash` is that of its key.
     /// Once there is one the packet is of a known connection, whichever way it goes. `None`: nothing was changed.
+    /// Replies find it after [`crate::conn::ConnTable::settle`].
     pub(crate) fn open<A: Tables<F>>(
         &mut self,
         now: Time,
@@ -74,9 +75,7 @@ impl<F: Frame> Worker<F> {
             bound: Some(true),
         });
         // There is room, as was seen above.
-        A::table_mut(self)
-            .insert_hashed(now.tick(), &new, hash)
-            .ok()
+        A::table_mut(self).insert_late(now.tick(), &new, hash).ok()
     }
 
     /// Whether a connection of this key may begin with this packet as far as it is not for its service to say, and nothing is

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use arrayvec::ArrayVec;
 use ripvs_arch::{FlowHash, HugeSlice};
 
 use super::flags::Flags;
@@ -22,6 +23,9 @@ pub const DELAYED: u32 = 60 * Tick::HZ;
 pub(super) const LONGEST: u32 = 1 << 30;
 /// Marks an index entry as that of a NAT connection's replies.
 const OUT: u32 = 1 << 31;
+
+/// Entries that may wait to be put into the index: a burst's.
+const LATE: usize = 32;
 
 /// The table holds as many connections as it was laid out for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +57,8 @@ pub struct ConnTable<F: Family> {
     no_cport: u32,
     hash: FlowHash,
     index: Index,
+    /// Entries of NAT connections' replies that are still to be put into the index, oldest first, with their hashes.
+    late: ArrayVec<(u32, u64), LATE>,
     wheel: Wheel,
 }
 
@@ -78,6 +84,7 @@ impl<F: Family> ConnTable<F> {
             no_cport: 0,
             hash,
             index: Index::new(u64::from(limit) * F::INDEX_SLOTS_PERCENT / 100)?,
+            late: ArrayVec::new(),
             wheel: Wheel::new(now)?,
         })
     }
@@ -214,6 +221,7 @@ impl<F: Family> ConnTable<F> {
     /// The newest connection that a server's packet belongs to (`ip_vs_conn_out_get`).
     #[inline]
     pub fn find_out(&self, hash: u64, key: &OutKey<F>) -> Option<ConnId> {
+        debug_assert!(self.late.is_empty(), "entries are late");
         // Under NAT it is what the server sends that leads here, otherwise what the client does.
         self.index
             .find(hash, |entry| {
@@ -253,15 +261,18 @@ impl<F: Family> ConnTable<F> {
     /// The table is full.
     pub fn insert(&mut self, now: Tick, new: &NewConn<F>) -> Result<ConnId, TableFull> {
         let hash = self.hash_in(&new.key);
-        self.insert_hashed(now, new, hash)
+        let id = self.insert_late(now, new, hash)?;
+        self.settle();
+        Ok(id)
     }
 
-    /// As [`Self::insert`], where the hash of its key is known.
+    /// As [`Self::insert`], where the hash of its key is known; but replies of a NAT connection's server find it only after
+    /// [`Self::settle`], so that the memory for that may come meanwhile.
     ///
     /// # Errors
     /// The table is full.
     #[inline]
-    pub(crate) fn insert_hashed(
+    pub(crate) fn insert_late(
         &mut self,
         now: Tick,
         new: &NewConn<F>,
@@ -281,13 +292,33 @@ impl<F: Family> ConnTable<F> {
         let place = &mut self.records[id as usize];
         let expires = now.plus(new.timeout.min(LONGEST));
         *place = Record::of(new, place.generation().wrapping_add(1), expires);
-        let hashes = self.hashes(&self.records[id as usize], hash);
-        self.prefetch_hashes(hashes);
+        let (inbound, outbound) = self.hashes(&self.records[id as usize], hash);
+        if outbound.is_none() || self.late.is_full() {
+            // Of entries that look alike to a reply the newest is to be the first.
+            self.settle();
+        }
+        if let Some(hash) = outbound {
+            self.index.prefetch(hash);
+            self.late.push((id | OUT, hash));
+        }
         self.len += 1;
         self.no_cport += u32::from(new.flags.has(Flags::NO_CPORT));
         self.wheel.start(&mut self.records, id);
-        self.enter(id, hashes);
+        if let Some(hash) = inbound {
+            self.enter(id, hash);
+        }
         Ok(ConnId(id))
+    }
+
+    /// Lets servers' replies find what [`Self::insert_late`] added. Due before anything is looked for or changed but by
+    /// clients' packets.
+    #[inline]
+    pub(crate) fn settle(&mut self) {
+        for n in 0..self.late.len() {
+            let (entry, hash) = self.late[n];
+            self.enter(entry, hash);
+        }
+        self.late.clear();
     }
 
     /// Takes a connection out, and returns what it was.
@@ -364,7 +395,13 @@ impl<F: Family> ConnTable<F> {
         if open && !record.has(Flags::NO_CPORT) {
             self.no_cport -= 1;
         }
-        self.enter(id.0, self.hashes_anew(id.0));
+        let (inbound, outbound) = self.hashes_anew(id.0);
+        if let Some(hash) = inbound {
+            self.enter(id.0, hash);
+        }
+        if let Some(hash) = outbound {
+            self.enter(id.0 | OUT, hash);
+        }
         true
     }
 
@@ -458,8 +495,8 @@ impl<F: Family> ConnTable<F> {
         }
     }
 
-    /// Puts a record into the index.
-    fn enter(&mut self, id: u32, (inbound, outbound): Hashes) {
+    /// Puts an entry into the index.
+    fn enter(&mut self, entry: u32, hash: u64) {
         let records = &self.records;
         // Equal is what one look-up of either kind could take for the other: same client, same other end.
         let end = |entry: u32| {
@@ -487,17 +524,13 @@ impl<F: Family> ConnTable<F> {
             };
             (key, record.has(Flags::TEMPLATE), 0)
         };
-        if let Some(hash) = inbound {
-            self.index.insert(hash, id, |other| end(other) == end(id));
-        }
-        if let Some(hash) = outbound {
-            let id = id | OUT;
-            self.index.insert(hash, id, |other| end(other) == end(id));
-        }
+        self.index
+            .insert(hash, entry, |other| end(other) == end(entry));
     }
 
     /// Takes a record out of the index.
     fn leave(&mut self, id: u32) {
+        debug_assert!(self.late.is_empty(), "entries are late");
         let (inbound, outbound) = self.hashes_anew(id);
         if let Some(hash) = inbound {
             self.index.remove(hash, id);

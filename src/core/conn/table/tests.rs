@@ -175,7 +175,12 @@ impl<F: Family> Model<F> {
         {
             return;
         }
-        let id = self.table.insert(self.tick(), &new).unwrap();
+        let (now, hash) = (self.tick(), self.table.hash_in(&key));
+        let made = match self.random.below(3) {
+            0 => self.table.insert(now, &new),
+            _ => self.table.insert_late(now, &new, hash),
+        };
+        let id = made.unwrap();
         assert!(
             self.known.iter().all(|k| k.id != id),
             "the place was in use"
@@ -361,7 +366,11 @@ impl<F: Family> Model<F> {
 fn run<F: Family>(seed: u64) {
     let mut model = Model::<F>::new(seed);
     for step in 0..400 {
-        match model.random.below(20) {
+        let what = model.random.below(20);
+        if what > 8 {
+            model.table.settle();
+        }
+        match what {
             0..=8 => model.insert(),
             9 => model.remove(),
             10..=13 => model.touch(),
@@ -370,9 +379,11 @@ fn run<F: Family>(seed: u64) {
             _ => model.advance(),
         }
         if step % 8 == 0 {
+            model.table.settle();
             model.check();
         }
     }
+    model.table.settle();
     model.check();
 }
 

@@ -229,7 +229,7 @@ impl<F: Frame> Worker<F> {
     fn schedule<A: Tables<F>>(
         &mut self,
         now: Time,
-        pkt: Packet<F>,
+        mut pkt: Packet<F>,
         key: &Key<A>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
@@ -413,7 +413,7 @@ impl<F: Frame> Worker<F> {
     pub(crate) fn reply<A: Tables<F>>(
         &mut self,
         now: Time,
-        pkt: Packet<F>,
+        mut pkt: Packet<F>,
         io: &mut impl Io<F>,
     ) -> Passed<F> {
         if !is_balanced(pkt.info.protocol) || pkt.is_later_fragment() {
@@ -432,7 +432,7 @@ impl<F: Frame> Worker<F> {
             .find_out(hash, &key)
             .and_then(|id| Some(Path::of(id, A::table(self).get(id)?)));
         let Some(path) = found else {
-            return match self.own_request::<A>(&pkt, &key) {
+            return match self.own_request::<A>(&mut pkt, &key) {
                 Some(ask) => self.assign::<A>(now, pkt, ask, io),
                 None => self.stray::<A>(now, pkt, &key, io),
             };

@@ -20,7 +20,7 @@ impl<F: Frame> Worker<F> {
     /// What to ask for about a packet of no known connection, if a server begins one with it.
     pub(crate) fn own_request<A: Tables<F>>(
         &self,
-        pkt: &Packet<F>,
+        pkt: &mut Packet<F>,
         key: &OutKey<A>,
     ) -> Option<Ask> {
         if pkt.info.protocol != proto::UDP || !self.services.has_engines() || key.sport == 0 {

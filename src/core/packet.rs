@@ -57,6 +57,15 @@ impl<F: Frame> Packet<F> {
         self.pieces.is_none() && self.options == ipv4_options::Received::default()
     }
 
+    /// Takes what is before `end`, counted from the IP header on, into one piece, for rewriting it; see [`Pieces::pulled`].
+    #[inline]
+    pub fn pull_pieces(&mut self, end: usize) {
+        if self.pieces.is_some() {
+            let len = self.len();
+            self.pieces = self.pieces.take().map(|pieces| pieces.pulled(len, end));
+        }
+    }
+
     /// Bytes of IP packet.
     pub fn len(&self) -> usize {
         self.info.total_len as usize
@@ -142,13 +151,18 @@ impl<F: Frame> Packet<F> {
         }
     }
 
-    /// The SIP Call-ID in a UDP datagram.
-    pub fn call_id(&self) -> Option<Vec<u8>> {
+    /// The SIP Call-ID in a UDP datagram. Read through, the packet is one buffer (`skb_linearize`), Call-ID or not.
+    pub fn call_id(&mut self) -> Option<Vec<u8>> {
         if self.info.protocol != proto::UDP {
             return None;
         }
         let from = self.l3 + usize::from(self.info.l4_offset) + udp::HEADER_LEN;
-        let mut message = vec![0; (self.l3 + self.len()).saturating_sub(from)];
+        let end = self.l3 + self.len();
+        if from >= end {
+            return None;
+        }
+        self.pieces = self.pieces.take().map(Pieces::merged);
+        let mut message = vec![0; end - from];
         self.frame.copy_to(from, &mut message);
         sip::call_id(&message).map(<[u8]>::to_vec)
     }

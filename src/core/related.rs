@@ -148,6 +148,14 @@ impl<F: Frame> Worker<F> {
         if key.cport == FTP_DATA_PORT {
             return Some(pkt);
         }
+        // An error has no Call-ID to persist by (`ip_vs_sip_fill_param`).
+        if self
+            .services
+            .get(service)
+            .is_some_and(|service| service.persistent() && service.spec.pe_sip)
+        {
+            return self.discard(pkt, Drop::NoCallId);
+        }
         let ask = Ask {
             service,
             proto: key.proto,
@@ -262,6 +270,7 @@ fn translate_error<A: Ip, F: Frame>(
 ) -> bool {
     let (l3, l4, inner) = (pkt.l3, usize::from(pkt.info.l4_offset), quote_at(pkt));
     let need = l3 + inner + quoted.l4 + if port.is_some() { 4 } else { 0 };
+    pkt.pull_pieces(need - l3);
     if !pkt.frame.pull(need) || pkt.frame.head().len() < need {
         return false;
     }

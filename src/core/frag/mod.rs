@@ -40,6 +40,24 @@ impl Pieces {
         self.later = Box::default();
         self
     }
+
+    /// Has the packet's first `need` bytes in one piece, of `len` that it has in all, IP header included. What the kernel
+    /// rewrites or reads in place it first moves into the first fragment's buffer (`skb_ensure_writable`), at the expense of
+    /// the fragments behind.
+    #[must_use]
+    pub fn pulled(mut self, len: usize, need: usize) -> Pieces {
+        let behind: usize = self.later.iter().map(|piece| usize::from(*piece)).sum();
+        let mut missing = need.min(len).saturating_sub(len.saturating_sub(behind));
+        if missing > 0 {
+            let left = self.later.iter().filter_map(|piece| {
+                let taken = missing.min(usize::from(*piece));
+                missing -= taken;
+                Some(piece - taken as u16).filter(|left| *left > 0)
+            });
+            self.later = left.collect();
+        }
+        self
+    }
 }
 
 /// Why fragments were dropped.

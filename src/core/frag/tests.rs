@@ -685,6 +685,31 @@ fn v4_boundaries_are_kept_where_the_datagram_passes_through() {
 }
 
 #[test]
+fn what_is_rewritten_is_taken_into_the_first_fragment_from_those_behind() {
+    // 8 + 24 + 40 bytes behind 20 of IP header.
+    let pieces = Pieces {
+        largest: 60,
+        df: false,
+        later: Box::from([24, 40]),
+    };
+    let later = |need: usize| pieces.clone().pulled(92, need).later.to_vec();
+    assert_eq!(later(28), [24, 40]);
+    assert_eq!(later(40), [12, 40]);
+    assert_eq!(later(52), [40]);
+    assert_eq!(later(60), [32]);
+    assert_eq!(later(92), [0; 0]);
+    assert_eq!(later(500), [0; 0]);
+    let whole = v4(7, 0, 0, &[], &payload(72));
+    let cut = |need| {
+        let pieces = pieces.clone().pulled(92, need);
+        geometry(&cut4(&whole, 1500, Some(&pieces), false).unwrap())
+    };
+    // A first part that is no multiple of eight is cut anew; one that is stays.
+    assert_eq!(cut(40), [(0, 40, true), (40, 32, false)]);
+    assert_eq!(cut(36), [(0, 16, true), (16, 16, true), (32, 40, false)]);
+}
+
+#[test]
 fn options_of_the_first_fragment_can_move_boundaries_and_are_not_all_copied() {
     let options = [1, 7, 7, 4, 0, 0, 0, 0];
     let whole = v4(7, 0, 0, &options, &payload(1008));

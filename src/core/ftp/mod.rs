@@ -15,7 +15,7 @@ use std::io::Write;
 use std::sync::Arc;
 
 use hashbrown::HashMap;
-use ripvs_packet::{tcp, Frame};
+use ripvs_packet::{sctp, tcp, udp, Frame};
 
 use crate::conn::{ConnId, Flags};
 use crate::flow::Path;
@@ -154,6 +154,15 @@ impl<F: Frame> Worker<F> {
         old: End<A>,
         new: End<A>,
     ) -> Result<Option<Expected<F>>, Drop> {
+        if pkt.pieces.is_some() {
+            let rewritten = match pkt.info.protocol {
+                proto::TCP => tcp::HEADER_LEN,
+                proto::UDP => udp::HEADER_LEN,
+                proto::SCTP => sctp::HEADER_LEN,
+                _ => 0,
+            };
+            pkt.pull_pieces(usize::from(pkt.info.l4_offset) + rewritten);
+        }
         if path.app {
             return self.translate_helped(pkt, path, side, old, new);
         }

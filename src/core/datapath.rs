@@ -78,6 +78,9 @@ impl<F: Frame> Worker<F> {
             return;
         };
         let pkt = if self.gathers::<A>(&pkt) {
+            let Some(pkt) = self.route_fragment::<A>(now, pkt, io) else {
+                return;
+            };
             match self.gather(now, pkt, io) {
                 Gather::Ended => return,
                 Gather::Whole(whole) => return self.input_of::<A>(now, whole, true, io),
@@ -102,6 +105,7 @@ impl<F: Frame> Worker<F> {
 
     /// A packet to an address of ours.
     fn local_in<A: Tables<F>>(&mut self, now: Time, pkt: Packet<F>, io: &mut impl Io<F>) {
+        self.heed_gre::<A>(now, &pkt);
         let passed = if !self.services.enabled(A::AF) {
             Some(pkt)
         } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {

@@ -135,6 +135,7 @@ impl<F: Frame> Worker<F> {
             mark: 0,
             hash: 0,
             pieces: None,
+            routed: false,
             carried: false,
         };
         let passed = if self.services.enabled(A::AF) {

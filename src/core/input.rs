@@ -43,6 +43,7 @@ impl<F: Frame> Worker<F> {
                     frame,
                     rx,
                     pieces: None,
+                    routed: false,
                 },
                 io,
             ),
@@ -59,6 +60,7 @@ impl<F: Frame> Worker<F> {
             mut frame,
             rx,
             pieces,
+            routed,
         } = parcel;
         match rx.ethertype {
             ethertype::IPV4 | ethertype::IPV6 => {}
@@ -102,6 +104,7 @@ impl<F: Frame> Worker<F> {
             mark: 0,
             hash: 0,
             pieces,
+            routed,
             carried: false,
         };
         pkt.dst = match self.net.classify(&rx, info.src_ip(), info.dst_ip()) {
@@ -246,6 +249,7 @@ impl<F: Frame> Worker<F> {
             l3,
             info,
             dst,
+            routed,
             ..
         } = pkt;
         let counters = &mut self.net.counters;
@@ -267,6 +271,7 @@ impl<F: Frame> Worker<F> {
                     frame: whole.frame,
                     rx,
                     pieces: Some(pieces),
+                    routed,
                 };
                 self.read(now, parcel, io)
                     .map_or(Gather::Ended, Gather::Whole)
@@ -297,6 +302,22 @@ impl<F: Frame> Worker<F> {
         });
     }
 
+    /// Has the router look at a fragment before it is gathered. IPVS gathers IPv4 that passes through only behind the router
+    /// (`ip_forward`, then `ip_vs_out_hook`), unless connections are tracked.
+    pub(crate) fn route_fragment<A: Tables<F>>(
+        &mut self,
+        now: Time,
+        pkt: Packet<F>,
+        io: &mut impl Io<F>,
+    ) -> Passed<F> {
+        if A::AF == Af::V6 || pkt.dst != DstKind::Remote || self.services.tracks(Af::V4) {
+            return Some(pkt);
+        }
+        let (mut pkt, _) = self.route_checked(now, pkt, io)?;
+        pkt.routed = true;
+        Some(pkt)
+    }
+
     /// What the router does first with a packet that is not ours.
     pub(crate) fn route_checked(
         &mut self,
@@ -304,6 +325,19 @@ impl<F: Frame> Worker<F> {
         mut pkt: Packet<F>,
         io: &mut impl Io<F>,
     ) -> Option<(Packet<F>, RouteHit)> {
+        if pkt.routed {
+            let hit = self
+                .net
+                .route(pkt.info.dst_ip(), Some(pkt.info.src_ip()))
+                .filter(|hit| !hit.local);
+            return match hit {
+                Some(hit) => Some((pkt, hit)),
+                None => {
+                    self.discard(pkt, Drop::NoRoute);
+                    None
+                }
+            };
+        }
         let (rx, info, pieces) = (&pkt.rx, &pkt.info, pkt.pieces.as_ref());
         match self
             .net

@@ -32,6 +32,8 @@ pub struct Parcel<F> {
     pub rx: Ingress,
     /// The fragments that it was put together from, if it did not come whole.
     pub pieces: Option<Pieces>,
+    /// Whether the router had a look at each of them already.
+    pub routed: bool,
 }
 
 /// Frames that one worker found to be another's in a burst of its own, by their headers alone.
@@ -301,6 +303,13 @@ pub enum Msg<F> {
         found: Option<DataConn>,
         /// The packet.
         parcel: Parcel<F>,
+    },
+    /// A router told how long packets on the way to an address of dests may be.
+    PathMtu {
+        /// The address.
+        addr: IpAddr,
+        /// The length.
+        mtu: u16,
     },
     /// From the network layer, to the network layer.
     Net(NetMsg),

@@ -36,6 +36,7 @@ impl<F: Frame> Worker<F> {
             frame,
             rx,
             pieces: None,
+            routed: false,
         };
         let Some(pkt) = self.read(now, parcel, io) else {
             return;

@@ -30,6 +30,8 @@ pub(crate) struct Packet<F> {
     pub hash: u64,
     /// The fragments that it was put together from, if it did not come whole.
     pub pieces: Option<Pieces>,
+    /// Whether the router had a look at its TTL and length when it was in fragments.
+    pub routed: bool,
     /// Whether IPVS sends it on for a client: then its size has been looked at, and it may be cut whatever its DF says.
     pub carried: bool,
 }
@@ -41,6 +43,7 @@ impl<F: Frame> Packet<F> {
             frame: self.frame,
             rx: self.rx,
             pieces: self.pieces,
+            routed: self.routed,
         }
     }
 

@@ -14,7 +14,7 @@ use crate::rewrite::{add_frame, Ip, Quoted, Side};
 use crate::service::FTP_DATA_PORT;
 use crate::spec::Forward;
 use crate::state::Direction;
-use crate::types::{proto, Time};
+use crate::types::{proto, Af, Time};
 use crate::verdict::Drop;
 use crate::worker::{Io, Tables, Worker};
 
@@ -31,6 +31,12 @@ fn has_ports(protocol: u8) -> bool {
 /// Whether IPVS knows connections of the protocol.
 pub(crate) fn is_balanced(protocol: u8) -> bool {
     has_ports(protocol) || matches!(protocol, proto::ESP | proto::AH)
+}
+
+/// Whether what is quoted is a part of a datagram that shows no transport header. Of IPv4 the kernel (6.1) takes what stands in
+/// the place of ports for ports, wherever in the datagram it is from.
+fn is_later<A: Ip>(quoted: &Quoted<A>) -> bool {
+    quoted.offset != 0 && (A::AF == Af::V6 || !has_ports(quoted.proto))
 }
 
 /// The ports of a quoted packet.
@@ -109,7 +115,9 @@ impl<F: Frame> Worker<F> {
             }
         }
         let at = quote_at(&pkt);
-        if !is_balanced(quoted.proto) || quoted.offset != 0 {
+        // Where tunnels end, a part of a UDP datagram may be one of a GUE packet.
+        let maybe_gue = local && quoted.proto == proto::UDP && quoted.offset != 0;
+        if !is_balanced(quoted.proto) || is_later::<A>(&quoted) || maybe_gue {
             return Some(pkt);
         }
         let schedules = self.settings.schedule_icmp != 0 && has_ports(quoted.proto);
@@ -182,7 +190,7 @@ impl<F: Frame> Worker<F> {
             return Some(pkt);
         };
         // The kernel verifies ICMPv4 here, and leaves ICMPv6 to whom it reaches.
-        if A::AF == crate::types::Af::V4 && !icmp_is_valid::<A, F>(&pkt) {
+        if A::AF == Af::V4 && !icmp_is_valid::<A, F>(&pkt) {
             return self.discard(pkt, Drop::BadChecksum);
         }
         self.account(path.dest, pkt.len(), Direction::Input);
@@ -208,7 +216,7 @@ impl<F: Frame> Worker<F> {
             return Some(pkt);
         };
         let at = quote_at(&pkt);
-        if !is_balanced(quoted.proto) || quoted.offset != 0 {
+        if !is_balanced(quoted.proto) || is_later::<A>(&quoted) {
             return Some(pkt);
         }
         let Some(key) = request_key(&pkt.ip()[at..], &quoted) else {

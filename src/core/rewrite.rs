@@ -4,6 +4,7 @@
 //! cannot be updated and is computed anew, as ip_vs_proto_sctp.c does. The offsets are those of RFC 791, 8200, 768, 9293, 9260.
 
 use ripvs_packet::checksum::{self, Delta, Sum};
+use ripvs_packet::ipv6::{next_header, FRAGMENT_LEN, NEXT_HEADER};
 use ripvs_packet::Frame;
 
 use crate::family::{Family, V4, V6};
@@ -141,16 +142,12 @@ impl Ip for V6 {
         if ip.len() < Self::HEADER || ip[0] >> 4 != 6 {
             return None;
         }
-        let upper = ripvs_packet::ipv6::walk(ip, ip.len()).ok()?;
-        let offset = upper
-            .fragment
-            .and_then(|at| ripvs_packet::ipv6::Fragment::at(ip, at))
-            .map_or(0, |fragment| fragment.offset() as u16 >> 3);
+        let (proto, l4, offset) = quoted_upper(ip)?;
         Some(Quoted {
             src: Self::addr(ip, Self::SRC),
             dst: Self::addr(ip, Self::DST),
-            proto: upper.protocol,
-            l4: upper.offset,
+            proto,
+            l4,
             offset,
             dont_fragment: true,
         })
@@ -165,6 +162,42 @@ impl Ip for V6 {
     }
 
     fn seal(_: &mut [u8]) {}
+}
+
+/// What follows the extension headers of a quoted IPv6 packet, where that would begin, and the fragment offset in units of
+/// eight bytes (`ipv6_find_hdr`): of each header only what is looked at need be there, as a quote may end anywhere.
+fn quoted_upper(ip: &[u8]) -> Option<(u8, usize, u16)> {
+    let is_extension = |next: u8| {
+        matches!(
+            next,
+            next_header::HOP_BY_HOP
+                | next_header::ROUTING
+                | next_header::FRAGMENT
+                | next_header::DEST_OPTIONS
+                | proto::AH
+        )
+    };
+    let mut next = ip[NEXT_HEADER];
+    let mut at = V6::HEADER;
+    while is_extension(next) {
+        let header = ip.get(at..)?;
+        let [following, len] = *header.first_chunk()?;
+        let size = match next {
+            next_header::FRAGMENT => {
+                let [_, _, high, low] = *header.first_chunk()?;
+                let offset = u16::from_be_bytes([high, low]) >> 3;
+                if offset != 0 {
+                    return (!is_extension(following)).then_some((following, at, offset));
+                }
+                FRAGMENT_LEN
+            }
+            proto::AH => (usize::from(len) + 2) * 4,
+            _ => (usize::from(len) + 1) * 8,
+        };
+        next = following;
+        at += size;
+    }
+    Some((next, at, 0))
 }
 
 /// The header of a packet that an ICMP error is about.

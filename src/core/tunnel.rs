@@ -15,14 +15,15 @@ use crate::datapath::Passed;
 use crate::family::V4;
 use crate::flow::Path;
 use crate::hop::{Exit, Hop};
+use crate::message::Msg;
 use crate::net::{IcmpKind, Net, Offender};
 use crate::packet::{ports, Packet};
-use crate::related::is_balanced;
+use crate::related::{is_balanced, quoted};
 use crate::rewrite::{add_frame, End, Ip, Quoted};
 use crate::service::Dest;
 use crate::spec::{DestSpec, TunnelCsum, TunnelKind};
 use crate::state::Direction;
-use crate::types::{proto, Af, DestId, Time};
+use crate::types::{proto, Af, Time, WorkerId};
 use crate::verdict::{Drop, Verdict};
 use crate::worker::{Io, Tables, Worker};
 
@@ -298,6 +299,8 @@ pub(crate) struct Tunnelled<A: crate::family::Family> {
     pub key: Key<A>,
     /// Where that packet begins, from the IP header of the error on.
     inner: usize,
+    /// The other end of the tunnel.
+    server: IpAddr,
     /// Whether the client wants to hear of packets that are too big.
     dont_fragment: bool,
 }
@@ -446,6 +449,7 @@ impl<F: Frame> Worker<F> {
         Some(Tunnelled {
             key,
             inner,
+            server,
             dont_fragment: inside.dont_fragment,
         })
     }
@@ -471,12 +475,18 @@ impl<F: Frame> Worker<F> {
         let mut rest = [error[4], error[5], error[6], error[7]];
         if (kind, code) == (icmp::v4::DEST_UNREACH, icmp::v4::FRAG_NEEDED) {
             let told = u16::from_be_bytes([rest[2], rest[3]]);
-            let (mtu, over) = self.learn_path_mtu(now, dest, told);
+            self.learn_path_mtu(now, about.server, told);
+            let mtu = match self.services.path_mtu(now, about.server) {
+                u16::MAX => told,
+                known => known,
+            };
             if !about.dont_fragment {
                 return self.discard(pkt, Drop::PathMtu);
             }
-            let left = if usize::from(mtu) > usize::from(MIN_MTU_V4) + over {
-                mtu - over as u16
+            // What GUE or GRE take besides the kernel (6.1) does not tell of here.
+            let outer = V4::HEADER as u16;
+            let left = if mtu > MIN_MTU_V4 + outer {
+                mtu - outer
             } else {
                 mtu
             };
@@ -499,14 +509,51 @@ impl<F: Frame> Worker<F> {
         None
     }
 
-    /// Keeps what a router said of the way to a dest for ten minutes, as the kernel does (`ip_rt_mtu_expires`). Returns the
-    /// way's MTU now, and what of it the tunnel takes.
-    fn learn_path_mtu(&mut self, now: Time, dest: Option<DestId>, told: u16) -> (u16, usize) {
-        let Some(entry) = dest.and_then(|id| self.services.dest_mut(id)) else {
-            return (told, 20);
+    /// Takes in what an ICMP error for us says of the size that may pass to the end of a GRE tunnel of ours, though it may not
+    /// quote enough to tell whose packet it is about: many routers quote eight bytes (`gre_err` in net/ipv4/ip_gre.c).
+    pub(crate) fn heed_gre<A: Tables<F>>(&mut self, now: Time, pkt: &Packet<F>) {
+        const REFUSED: u16 = 0x4007;
+        const OPTIONAL: [u16; 3] = [GRE_CSUM, 0x2000, 0x1000];
+        if A::AF != Af::V4 || pkt.info.protocol != proto::ICMP {
+            return;
+        }
+        let Some(quoted) = quoted::<A, F>(pkt).filter(|quoted| quoted.proto == proto::GRE) else {
+            return;
         };
-        entry.learn_path_mtu(now, told);
-        (entry.path_mtu(now).min(told), overhead(&entry.spec))
+        let server = A::to_ip(quoted.dst);
+        let error = pkt.transport();
+        let told = match error.first_chunk::<{ icmp::HEADER_LEN }>() {
+            Some([icmp::v4::DEST_UNREACH, icmp::v4::FRAG_NEEDED, _, _, _, _, high, low]) => {
+                u16::from_be_bytes([*high, *low])
+            }
+            _ => return,
+        };
+        let gre = error
+            .get(icmp::HEADER_LEN + quoted.l4..)
+            .unwrap_or_default();
+        let flags = match gre {
+            [high, low, ..] if gre.len() >= 8 => u16::from_be_bytes([*high, *low]),
+            _ => return,
+        };
+        let options = OPTIONAL.iter().filter(|option| flags & **option != 0);
+        if flags & REFUSED != 0 || gre.len() < GRE_HEADER + 4 * options.count() {
+            return;
+        }
+        let at = pkt.l3 + usize::from(pkt.info.l4_offset);
+        if self.services.has_dest_at(server) && add_frame(Sum::new(), &pkt.frame, at).is_valid() {
+            self.learn_path_mtu(now, server, told);
+        }
+    }
+
+    /// Takes in, here and at the other workers, how long packets on the way to a server may be.
+    fn learn_path_mtu(&mut self, now: Time, addr: IpAddr, mtu: u16) {
+        if self.services.learn_path_mtu(now, addr, mtu) {
+            for other in (0..self.workers).map(WorkerId) {
+                if other != self.id {
+                    self.post(other, Msg::PathMtu { addr, mtu });
+                }
+            }
+        }
     }
 }
 

@@ -403,6 +403,9 @@ impl<F: Frame> Worker<F> {
                 from,
             } => self.sought(client, virt, parcel, from),
             Msg::Sought { found, parcel } => self.found(now, found, parcel, io),
+            Msg::PathMtu { addr, mtu } => {
+                self.services.learn_path_mtu(now, addr, mtu);
+            }
             Msg::Net(msg) => self.net.handle(now, msg, io),
             Msg::Transmit { port, frame } => io.transmit(port, frame),
         }

@@ -4,6 +4,7 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use super::way::Told;
 use super::{forget, protocol, Services};
 use crate::hop::HopNumber;
 use crate::ledger::Account;
@@ -11,7 +12,7 @@ use crate::message::Load;
 use crate::sched::Member;
 use crate::spec::{DestSpec, Forward, ServiceKey};
 use crate::tally::Tally;
-use crate::types::{DestId, ServiceId, Time, WorkerId};
+use crate::types::{DestId, ServiceId, WorkerId};
 
 /// A real server at one worker. It outlives its removal for as long as connections refer to it.
 pub struct Dest {
@@ -29,8 +30,8 @@ pub struct Dest {
     pub loads: Loads,
     /// Who else counts them: was told how many there are, and is told of each change.
     told: Option<WorkerId>,
-    /// The MTU of the way to it that a router told, and until when it is believed.
-    path_mtu: Option<(u16, Time)>,
+    /// What routers told of the way to it.
+    pub(super) way: Option<Told>,
     /// This worker's counters for it.
     pub tally: Arc<Tally>,
 }
@@ -42,28 +43,6 @@ pub struct Loads {
     pub active: u32,
     /// The others.
     pub inactive: u32,
-}
-
-/// How long a router's word about the MTU of a way is believed (`ip_rt_mtu_expires`).
-const PATH_MTU_EXPIRES: Time = Time::from_secs(600);
-
-/// The least MTU that a router may tell of an IPv4 way (`ip_rt_min_pmtu`).
-const MIN_PATH_MTU: u16 = 552;
-
-impl Dest {
-    /// The MTU of the way to it as routers told it; the greatest of all where they told none.
-    pub fn path_mtu(&self, now: Time) -> u16 {
-        self.path_mtu
-            .filter(|(_, until)| now < *until)
-            .map_or(u16::MAX, |(mtu, _)| mtu)
-    }
-
-    /// A router said that packets of more than `mtu` bytes do not pass.
-    pub fn learn_path_mtu(&mut self, now: Time, mtu: u16) {
-        if mtu < self.path_mtu(now) {
-            self.path_mtu = Some((mtu.max(MIN_PATH_MTU), Time(now.0 + PATH_MTU_EXPIRES.0)));
-        }
-    }
 }
 
 impl Services {
@@ -110,7 +89,7 @@ impl Services {
             overloaded,
             loads,
             told,
-            path_mtu: None,
+            way: self.ways.of(spec.addr),
             tally,
         });
         let Some(entry) = self.get_mut(service) else {

@@ -2,6 +2,7 @@
 //! only; nothing here fails.
 
 mod dest;
+mod way;
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -125,6 +126,8 @@ pub struct Services {
     tunnels: HashMap<(IpAddr, TunnelKind), usize>,
     /// How many dests have each address, removed ones that connections refer to included.
     dest_addrs: HashMap<IpAddr, usize>,
+    /// What routers told of the ways to dests.
+    ways: way::Ways,
     /// Who knows each virtual address.
     virtuals: HashMap<IpAddr, Holders>,
     /// How many virtual addresses have outlived their services.

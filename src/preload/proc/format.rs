@@ -11,6 +11,9 @@ use ripvs_api::ripvs::{Conn, Traffic};
 /// `IP_VS_CONN_F_SYNC`: the connection came from another balancer.
 const FROM_SYNC: u32 = 0x20;
 
+/// Persistence is shown in the kernel's own ticks, here of a kernel that has a hundred a second.
+const HZ: u32 = 100;
+
 /// How a list of connections is written.
 #[derive(Clone, Copy, Debug)]
 pub struct ConnsFormat {
@@ -75,7 +78,8 @@ pub fn service(out: &mut String, service: &Service) {
             ripvs_api::ipvs::Af::V4 => config.netmask,
             ripvs_api::ipvs::Af::V6 => u32::from_be(config.netmask),
         };
-        let _ = write!(out, "persistent {} {mask:08X}", config.timeout as i32);
+        let jiffies = config.timeout.wrapping_mul(HZ) as i32;
+        let _ = write!(out, "persistent {jiffies} {mask:08X}");
     }
     out.push('\n');
 }
@@ -296,7 +300,7 @@ mod tests {
         );
         assert_eq!(
             line(&a_service("192.168.0.22", flag::PERSISTENT, 0xffff_ff00)),
-            "TCP  C0A80016:0050 wlc  persistent 360 FFFFFF00\n"
+            "TCP  C0A80016:0050 wlc  persistent 36000 FFFFFF00\n"
         );
         assert_eq!(
             line(&a_service("192.168.0.22", flag::ONE_PACKET, !0)),
@@ -304,7 +308,7 @@ mod tests {
         );
         assert_eq!(
             line(&a_service("2001:db8::1", flag::PERSISTENT, 128)),
-            "TCP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0050 wlc persistent 360 80000000\n"
+            "TCP  [2001:0db8:0000:0000:0000:0000:0000:0001]:0050 wlc persistent 36000 80000000\n"
         );
         let mut mark = a_service("0.0.0.0", 0, !0);
         mark.key = ServiceKey::Mark {

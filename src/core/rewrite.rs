@@ -371,3 +371,28 @@ pub fn add_frame<F: Frame>(sum: Sum, frame: &F, offset: usize) -> Sum {
         from += n;
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_quoted_extension_header_only_what_is_looked_at_need_be_there() {
+        let mut quote = vec![0x60, 0, 0, 0, 0, 24, next_header::FRAGMENT, 64];
+        quote.resize(V6::HEADER, 0);
+        quote.extend([proto::TCP, 0, 0, 1]);
+        let upper = |quote: &[u8]| V6::quoted(quote).map(|q| (q.proto, q.l4, q.offset));
+        assert_eq!(upper(&quote), Some((proto::TCP, 48, 0)));
+        assert_eq!(upper(&quote[..43]), None);
+        quote[42..].copy_from_slice(&[0, 9]);
+        assert_eq!(upper(&quote), Some((proto::TCP, 40, 1)));
+        quote[40] = next_header::DEST_OPTIONS;
+        assert_eq!(upper(&quote), None);
+        quote[6] = next_header::DEST_OPTIONS;
+        quote[40..].copy_from_slice(&[proto::UDP, 1, 0, 0]);
+        assert_eq!(upper(&quote), Some((proto::UDP, 56, 0)));
+        quote[6] = proto::AH;
+        assert_eq!(upper(&quote[..42]), Some((proto::UDP, 52, 0)));
+        assert_eq!(upper(&quote[..41]), None);
+    }
+}

@@ -6,6 +6,8 @@ mod alone;
 mod control;
 mod count;
 mod document;
+#[cfg(test)]
+mod growth;
 mod machine;
 mod memory;
 mod micro;

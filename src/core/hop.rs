@@ -4,9 +4,9 @@
 
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
 use ripvs_packet::{Frame, PacketIo, PortId};
 
+use crate::growing::GrowMap;
 use crate::net::{encapsulate, NeighId, Net, RouteHit, UNTAGGED};
 use crate::types::{DestId, IfaceId, Time};
 use crate::verdict::Verdict;
@@ -99,7 +99,7 @@ pub(crate) struct Hops {
     ways: Vec<Hop>,
     /// How packets leave by each of the ways.
     exits: Vec<Exit>,
-    numbers: HashMap<(IfaceId, IpAddr, u16, bool, Option<IpAddr>), u16>,
+    numbers: GrowMap<(IfaceId, IpAddr, u16, bool, Option<IpAddr>), u16>,
     /// The network layer's generation that the ways are of.
     generation: u32,
     /// Distinguishes the numbers of different generations.
@@ -116,9 +116,10 @@ const LOOK_EVERY: u64 = 1_000_000;
 impl Default for Hops {
     fn default() -> Hops {
         Hops {
-            ways: Vec::new(),
-            exits: Vec::new(),
-            numbers: HashMap::new(),
+            // Room for as many as there can be, which costs nothing before it is used: they are never moved.
+            ways: Vec::with_capacity(usize::from(u16::MAX)),
+            exits: Vec::with_capacity(usize::from(u16::MAX)),
+            numbers: GrowMap::default(),
             generation: 0,
             epoch: 0,
             // No exit is of this look before it was looked at.

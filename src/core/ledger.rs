@@ -3,8 +3,9 @@
 
 use std::sync::Arc;
 
-use ripvs_arch::{prefetch_index, prefetch_read};
+use ripvs_arch::prefetch_read;
 
+use crate::growing::Numbered;
 use crate::hop::HopNumber;
 use crate::state::Direction;
 use crate::tally::Tally;
@@ -29,33 +30,35 @@ pub(crate) struct Account {
 /// The accounts of one worker.
 #[derive(Debug, Default)]
 pub(crate) struct Ledger {
-    dests: Vec<Option<Account>>,
-    services: Vec<Option<Arc<Tally>>>,
+    dests: Numbered<Account>,
+    services: Numbered<Arc<Tally>>,
 }
 
 impl Ledger {
     /// The account of a dest.
     #[inline(always)]
     pub fn dest(&self, id: DestId) -> Option<&Account> {
-        self.dests.get(id.0 as usize)?.as_ref()
+        self.dests.get(id.0)
     }
 
     /// The counters of a service.
     #[inline(always)]
     pub fn service(&self, id: ServiceId) -> Option<&Tally> {
-        self.services.get(id.0 as usize)?.as_deref()
+        self.services.get(id.0).map(|tally| &**tally)
     }
 
     /// Whether there are so many dests that it pays to ask for memory beforehand.
     #[inline]
     pub fn is_large(&self) -> bool {
-        self.dests.len() >= MANY
+        self.dests.places() >= MANY
     }
 
     /// Begins to fetch a dest's account.
     #[inline]
     pub fn prefetch(&self, id: DestId) {
-        prefetch_index(&self.dests, id.0 as usize);
+        if let Some(place) = self.dests.place(id.0) {
+            prefetch_read(place);
+        }
     }
 
     /// Begins to fetch a dest's counters, and where its service's are, when its account has come.
@@ -63,7 +66,9 @@ impl Ledger {
     pub fn prefetch_dest(&self, id: DestId) {
         if let Some(account) = self.dest(id) {
             prefetch_read(&*account.tally);
-            prefetch_index(&self.services, account.service.0 as usize);
+            if let Some(place) = self.services.place(account.service.0) {
+                prefetch_read(place);
+            }
         }
     }
 
@@ -75,29 +80,39 @@ impl Ledger {
         }
     }
 
-    /// Opens a dest's account, or closes it.
-    pub fn set_dest(&mut self, id: DestId, account: Option<Account>) {
-        put(&mut self.dests, id.0 as usize, account);
+    /// Opens a dest's account.
+    pub fn open_dest(&mut self, id: DestId, account: Account) {
+        self.dests.put(id.0, account);
+    }
+
+    /// Closes a dest's account.
+    pub fn close_dest(&mut self, id: DestId) {
+        self.dests.take(id.0);
     }
 
     /// Notes the way to a dest.
     #[inline]
     pub fn set_hop(&mut self, id: DestId, hop: HopNumber) {
-        if let Some(Some(account)) = self.dests.get_mut(id.0 as usize) {
+        if let Some(account) = self.dests.get_mut(id.0) {
             account.hop = hop;
         }
     }
 
     /// Notes that a dest has left its service.
     pub fn suspend(&mut self, id: DestId) {
-        if let Some(Some(account)) = self.dests.get_mut(id.0 as usize) {
+        if let Some(account) = self.dests.get_mut(id.0) {
             account.available = false;
         }
     }
 
-    /// Opens a service's account, or closes it.
-    pub fn set_service(&mut self, id: ServiceId, tally: Option<Arc<Tally>>) {
-        put(&mut self.services, id.0 as usize, tally);
+    /// Opens a service's account.
+    pub fn open_service(&mut self, id: ServiceId, tally: Arc<Tally>) {
+        self.services.put(id.0, tally);
+    }
+
+    /// Closes a service's account.
+    pub fn close_service(&mut self, id: ServiceId) {
+        self.services.take(id.0);
     }
 }
 
@@ -153,11 +168,4 @@ impl Sums {
         self.write(ledger);
         total.add(std::mem::take(&mut self.earlier));
     }
-}
-
-fn put<T>(places: &mut Vec<Option<T>>, at: usize, value: Option<T>) {
-    if places.len() <= at {
-        places.resize_with(at + 1, || None);
-    }
-    places[at] = value;
 }

@@ -17,6 +17,7 @@ mod forward;
 pub mod frag;
 mod ftp;
 mod glance;
+mod growing;
 mod hop;
 mod host;
 mod input;

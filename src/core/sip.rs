@@ -3,10 +3,9 @@
 //! Reads messages as ip_vs_pe_sip.c does with the helpers of nf_conntrack_sip.c: UDP only; a `Call-ID` header or its short
 //! form `i` (RFC 3261, 7.3.3); a line that ends.
 
-use hashbrown::HashMap;
-
 use crate::choose::TemplateKey;
 use crate::conn::ConnId;
+use crate::growing::GrowMap;
 
 /// The longest Call-ID that is heeded (IP_VS_PEDATA_MAXLEN).
 const MAX_LEN: usize = 255;
@@ -88,8 +87,8 @@ struct CallKey {
 /// The templates of this worker that go by a Call-ID.
 #[derive(Debug, Default)]
 pub struct Calls {
-    by_call: HashMap<CallKey, ConnId>,
-    by_template: HashMap<(bool, ConnId), CallKey>,
+    by_call: GrowMap<CallKey, ConnId>,
+    by_template: GrowMap<(bool, ConnId), CallKey>,
 }
 
 impl Calls {

@@ -194,21 +194,11 @@ impl<F: Frame> Net<F> {
     pub(super) fn announce_due<IO: PacketIo<Frame = F>>(&mut self, now: Time, io: &mut IO) {
         const PER_TICK: usize = 16;
         for _ in 0..PER_TICK {
-            // In order of time: what was announced comes behind, a second later.
-            if self.announce.front().is_none_or(|next| next.due > now) {
-                return;
-            }
-            let Some(mut next) = self.announce.pop_front() else {
-                return;
-            };
-            match next.addr {
-                IpAddr::V4(addr) => self.arp_announce(next.iface, addr, io),
-                IpAddr::V6(addr) => self.nd_announce(next.iface, addr, io),
-            }
-            next.left -= 1;
-            next.due = Time(now.0 + Time::from_secs(1).0);
-            if next.left > 0 {
-                self.announce.push_back(next);
+            match self.announce.next(now) {
+                None => return,
+                Some(None) => {}
+                Some(Some((iface, IpAddr::V4(addr)))) => self.arp_announce(iface, addr, io),
+                Some(Some((iface, IpAddr::V6(addr)))) => self.nd_announce(iface, addr, io),
             }
         }
     }

@@ -9,7 +9,7 @@ use super::iface::{IfAddr, Iface, Mac, LO};
 use super::lpm::Prefix;
 use super::neigh::Heard;
 use super::route::{is_link_local, RouteSpec};
-use super::{Announcement, Net};
+use super::Net;
 use crate::types::{IfaceId, Time};
 use crate::verdict::Drop;
 
@@ -149,7 +149,7 @@ impl<F: Frame> Net<F> {
         }
         let lost = self.neighs.remove_iface(id);
         self.lose(lost, Drop::NeighGone);
-        self.announce.retain(|a| a.iface != id);
+        self.announce.withdraw_all(id);
     }
 
     fn iface_set(&mut self, now: Time, mut iface: Iface) {
@@ -220,7 +220,7 @@ impl<F: Frame> Net<F> {
             self.routes
                 .addr_del(id, addr, &iface.addresses, &self.ifaces);
         }
-        self.announce.retain(|a| a.addr != addr.addr);
+        self.announce.withdraw(addr.addr);
     }
 
     /// Makes a service's address ours: asked for by ARP or neighbour discovery it is answered, an echo too, and packets to it
@@ -247,7 +247,7 @@ impl<F: Frame> Net<F> {
     pub fn vip_del(&mut self, addr: IpAddr) {
         self.routes.vip_del(addr);
         if !self.is_local(addr) {
-            self.announce.retain(|a| a.addr != addr);
+            self.announce.withdraw(addr);
         }
     }
 
@@ -267,12 +267,7 @@ impl<F: Frame> Net<F> {
 
     fn announce_on(&mut self, now: Time, iface: IfaceId, addr: IpAddr) {
         if self.config.resolver && !is_link_local(addr) {
-            self.announce.push_back(Announcement {
-                due: now,
-                left: super::ANNOUNCEMENTS,
-                iface,
-                addr,
-            });
+            self.announce.begin(now, iface, addr);
         }
     }
 }

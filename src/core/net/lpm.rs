@@ -3,7 +3,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use hashbrown::HashMap;
+use crate::growing::GrowMap;
 
 /// An address and a prefix length, in one family; host bits are cleared.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -87,7 +87,7 @@ pub fn common_prefix(a: IpAddr, b: IpAddr) -> u8 {
 /// One length's prefixes.
 struct Level<T> {
     len: u8,
-    map: HashMap<u128, T>,
+    map: GrowMap<u128, T>,
 }
 
 /// Prefixes of one family.
@@ -97,10 +97,10 @@ struct Family<T> {
 }
 
 impl<T> Family<T> {
-    fn level(&mut self, len: u8) -> &mut HashMap<u128, T> {
+    fn level(&mut self, len: u8) -> &mut GrowMap<u128, T> {
         let at = self.levels.partition_point(|level| level.len > len);
         if self.levels.get(at).is_none_or(|level| level.len != len) {
-            let map = HashMap::new();
+            let map = GrowMap::default();
             self.levels.insert(at, Level { len, map });
         }
         &mut self.levels[at].map
@@ -169,8 +169,7 @@ impl<T> Lpm<T> {
     {
         self.family_mut(prefix.addr)
             .level(prefix.len)
-            .entry(bits(prefix.addr))
-            .or_default()
+            .or_default(bits(prefix.addr))
     }
 
     /// Removes a prefix.

@@ -19,6 +19,7 @@
 //! held and the verdict later. What returns an error leaves the frame and its verdict to the caller. Frames made here are
 //! counted as generated here. The caller counts `received`.
 
+mod announce;
 mod arp;
 mod control;
 mod echo;
@@ -55,8 +56,9 @@ pub use route::{is_link_local, source_for, LocalKind, RouteError, RouteHit, Rout
 pub use send::Sent;
 pub(crate) use send::{encapsulate, UNTAGGED};
 
-use crate::types::{IfaceId, Time};
+use crate::types::Time;
 use crate::verdict::{Counters, Verdict};
+use announce::Announcements;
 use limit::Limiter;
 
 /// Settings and bounds of the network layer.
@@ -110,8 +112,8 @@ pub struct Net<F: Frame> {
     outbox: VecDeque<NetMsg>,
     /// Messages that found no room in the outbox; their subjects are asked for again by timers.
     outbox_overflows: u64,
-    /// Addresses to announce: when, how often still, where.
-    announce: VecDeque<Announcement>,
+    /// Addresses to announce.
+    announce: Announcements,
     /// Neighbours that an operator made known while packets may have waited for them.
     to_flush: Vec<NeighId>,
     /// Identification of the next IPv4 packet of our own.
@@ -123,17 +125,6 @@ pub struct Net<F: Frame> {
     /// Where packets of our own are put together.
     scratch: Box<[u8; icmp::SCRATCH]>,
 }
-
-/// An address to be announced by gratuitous ARP or an unsolicited neighbour advertisement.
-struct Announcement {
-    due: Time,
-    left: u8,
-    iface: IfaceId,
-    addr: IpAddr,
-}
-
-/// How often an address is announced, a second apart: the second and third are for switches and hosts that missed one.
-const ANNOUNCEMENTS: u8 = 3;
 
 /// Most messages that wait to be taken by [`Net::take_msg`].
 const OUTBOX_MAX: usize = 1024;
@@ -151,7 +142,7 @@ impl<F: Frame> Net<F> {
             config,
             outbox: VecDeque::with_capacity(OUTBOX_MAX),
             outbox_overflows: 0,
-            announce: VecDeque::new(),
+            announce: Announcements::default(),
             to_flush: Vec::new(),
             ip_id: config_seed as u16,
             frag_id: 0,

@@ -3,12 +3,11 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use hashbrown::HashSet;
-
 use super::hints::Hints;
 use super::iface::{IfAddr, Iface, Ifaces, LO};
 use super::lpm::{common_prefix, Lpm, Prefix};
 use crate::family::{Family, V4, V6};
+use crate::growing::GrowMap;
 use crate::types::IfaceId;
 
 /// A route as an operator wrote it. Where `dev` is missing it is the interface by which `via` is reached.
@@ -115,7 +114,7 @@ pub struct Routes {
     from: Vec<(Prefix, Table)>,
     main: Table,
     /// The addresses of services.
-    vips: HashSet<IpAddr>,
+    vips: GrowMap<IpAddr, ()>,
     /// The same, as guesses.
     hints: Hints,
     generation: u32,
@@ -167,7 +166,7 @@ impl Routes {
     /// Whether `addr` is a service's.
     #[inline]
     pub fn is_vip(&self, addr: IpAddr) -> bool {
-        self.vips.contains(&addr)
+        self.vips.contains_key(&addr)
     }
 
     /// The addresses of services, as guesses.
@@ -381,7 +380,7 @@ impl Routes {
     pub(super) fn vip_add(&mut self, addr: IpAddr) -> bool {
         let new = self.local(addr) != Some(LocalKind::Unicast);
         self.local.entry(Prefix::host(addr)).vips += 1;
-        if self.vips.insert(addr) {
+        if self.vips.insert(addr, ()).is_none() {
             self.hints.add(words(addr));
         }
         new

@@ -9,6 +9,7 @@ use ripvs_packet::{Frame, PortId};
 
 use super::*;
 use crate::net::iface::LO;
+use crate::types::IfaceId;
 use crate::verdict::{Drop, Verdict};
 
 pub(super) const ETH0: IfaceId = IfaceId(1);

@@ -3,11 +3,9 @@
 
 use std::net::IpAddr;
 
-use hashbrown::HashMap;
-
-use super::chunked::Chunked;
 use super::pool::{Member, Pool, Slot};
 use super::Change;
+use crate::growing::{Chunked, GrowMap};
 
 /// A remembered dest.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,7 +34,7 @@ pub(super) struct KnownDests {
     /// Of the members, by slot.
     by_slot: Chunked<Known>,
     /// Of those that are gone.
-    gone: HashMap<(IpAddr, u16), Known>,
+    gone: GrowMap<(IpAddr, u16), Known>,
 }
 
 impl KnownDests {
@@ -45,7 +43,7 @@ impl KnownDests {
             items: Chunked::default(),
             free: Chunked::default(),
             by_slot: Chunked::default(),
-            gone: HashMap::new(),
+            gone: GrowMap::default(),
         };
         for (slot, member) in pool.iter() {
             known.add(slot, member);

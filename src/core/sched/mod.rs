@@ -7,13 +7,11 @@
 //! nothing.
 
 mod cache;
-mod chunked;
 #[cfg(test)]
 mod cost;
 mod dh;
 mod fo;
 mod group;
-mod ids;
 mod known;
 mod lblc;
 mod lblcr;

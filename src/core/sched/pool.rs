@@ -7,8 +7,7 @@
 
 use std::net::IpAddr;
 
-use super::chunked::Chunked;
-use super::ids::Ids;
+use crate::growing::{Chunked, GrowMap};
 use crate::types::DestId;
 
 /// Where a member stands in its pool. Greater is nearer to the head. [`Pool::add`] may move members to other
@@ -103,7 +102,7 @@ pub struct Pool {
     nodes: Chunked<Node>,
     head: Option<Slot>,
     tail: Option<Slot>,
-    ids: Ids,
+    slots: GrowMap<DestId, Slot>,
     len: usize,
     available: usize,
     /// While holes are closed: below the first all is closed as far as it goes, and between it and the second is nothing.
@@ -152,14 +151,8 @@ impl Pool {
         }
         self.len += 1;
         self.available += usize::from(member.available());
-        self.set_slot(member.id, slot);
+        self.slots.insert(member.id, slot);
         slot
-    }
-
-    fn set_slot(&mut self, id: DestId, slot: Slot) {
-        let nodes = &self.nodes;
-        let member = |index: usize| Some(nodes.get(index)?.member?.id);
-        self.ids.set(id, slot, nodes.len(), member);
     }
 
     fn close_holes(&mut self) {
@@ -201,7 +194,7 @@ impl Pool {
         let id = node.member.map(|member| member.id);
         self.nodes[to.index()] = node;
         if let Some(id) = id {
-            self.set_slot(id, to);
+            self.slots.insert(id, to);
         }
         self.moves.push((from, to));
     }
@@ -219,7 +212,7 @@ impl Pool {
             Some(b) => self.nodes[b.index()].ahead = ahead,
             None => self.tail = ahead,
         }
-        self.ids.remove(member.id);
+        self.slots.remove(&member.id);
         self.len -= 1;
         self.available -= usize::from(member.available());
         Some(Removed {
@@ -231,7 +224,7 @@ impl Pool {
 
     /// The slot of a dest, in O(1).
     pub fn slot_of(&self, id: DestId) -> Option<Slot> {
-        self.ids.get(id)
+        self.slots.get(&id).copied()
     }
 
     /// The member at a slot.

@@ -32,6 +32,8 @@ pub struct Dest {
     told: Option<WorkerId>,
     /// What routers told of the way to it.
     pub(super) way: Option<Told>,
+    /// When it was added to the dests under NAT, in their order.
+    added: u64,
     /// This worker's counters for it.
     pub tally: Arc<Tally>,
 }
@@ -56,32 +58,23 @@ impl Services {
         tally: Arc<Tally>,
     ) {
         let share = self.share;
-        let at = id.0 as usize;
-        if self.dests.len() <= at {
-            self.dests.resize_with(at + 1, || None);
-        }
         let vaddr = self
             .get(service)
             .and_then(|service| service.spec.key.addr());
-        if let Some(old) = &self.dests[at] {
-            let (old, addr) = (old.vaddr, old.spec.addr);
-            self.hold(old, 0, -1);
-            forget(&mut self.dest_addrs, &addr);
-        }
-        self.hold(vaddr, 0, 1);
-        *self.dest_addrs.entry(spec.addr).or_insert(0) += 1;
-        let (overloaded, loads, told) = match &self.dests[at] {
+        let (overloaded, loads, told) = match self.forget_dest(id) {
             Some(old) => (old.overloaded && spec.upper != 0, old.loads, old.told),
             None => (false, Loads::default(), None),
         };
+        self.hold(vaddr, 0, 1);
+        self.dest_addrs.change(spec.addr, |count| *count += 1);
         let account = Account {
             tally: tally.clone(),
             service,
             available: true,
             hop: HopNumber::default(),
         };
-        self.ledger.set_dest(id, Some(account));
-        self.dests[at] = Some(Dest {
+        self.ledger.open_dest(id, account);
+        let dest = Dest {
             spec: spec.clone(),
             service,
             vaddr,
@@ -90,8 +83,10 @@ impl Services {
             loads,
             told,
             way: self.ways.of(spec.addr),
+            added: 0,
             tally,
-        });
+        };
+        self.dests.put(id.0, dest);
         let Some(entry) = self.get_mut(service) else {
             return;
         };
@@ -159,6 +154,7 @@ impl Services {
         entry.limited -= usize::from(spec.upper > 0);
         entry.set_share(share);
         entry.group.remove(id);
+        entry.left.insert(id, ());
         self.forget_way(id, &spec);
         self.recount(service);
     }
@@ -179,10 +175,12 @@ impl Services {
         if before == counted_at {
             return;
         }
-        for number in 0..self.dests.len() {
-            if matches!(&self.dests[number], Some(dest) if dest.service == id) {
-                self.tell(DestId(number as u32));
-            }
+        let members = service.group.pool().iter().map(|(_, member)| member.id);
+        let dests: Vec<DestId> = members
+            .chain(service.left.iter().map(|(id, ())| *id))
+            .collect();
+        for dest in dests {
+            self.tell(dest);
         }
     }
 
@@ -220,13 +218,21 @@ impl Services {
 
     /// Lets go of a removed dest that nothing refers to any more.
     pub fn free_dest(&mut self, id: DestId) {
-        if let Some(place) = self.dests.get_mut(id.0 as usize) {
-            if let Some(dest) = place.take_if(|dest| !dest.available) {
-                self.ledger.set_dest(id, None);
-                self.hold(dest.vaddr, 0, -1);
-                forget(&mut self.dest_addrs, &dest.spec.addr);
-            }
+        if self.dest(id).is_some_and(|dest| !dest.available) {
+            self.forget_dest(id);
+            self.ledger.close_dest(id);
         }
+    }
+
+    /// Takes a dest out of the table, and out of what is known of addresses.
+    fn forget_dest(&mut self, id: DestId) -> Option<Dest> {
+        let dest = self.dests.take(id.0)?;
+        self.hold(dest.vaddr, 0, -1);
+        forget(&mut self.dest_addrs, &dest.spec.addr);
+        if let Some(service) = self.get_mut(dest.service) {
+            service.left.remove(&id);
+        }
+        Some(dest)
     }
 
     /// Changes the number of connections that a dest is charged with, and tells the scheduler, here and where else they are
@@ -240,7 +246,7 @@ impl Services {
             inactive,
             bound,
         } = load;
-        let Some(Some(dest)) = self.dests.get_mut(id.0 as usize) else {
+        let Some(dest) = self.dests.get_mut(id.0) else {
             return;
         };
         if let Some(to) = dest.told {
@@ -271,10 +277,19 @@ impl Services {
     fn note_way(&mut self, service: &ServiceKey, id: DestId, spec: &DestSpec) {
         match spec.forward {
             Forward::Masq => {
-                let servers = self.real_servers.entry((spec.addr, spec.port));
-                servers.or_default().push((protocol(service), id));
+                self.added += 1;
+                let added = self.added;
+                let server = (protocol(service), id);
+                self.real_servers
+                    .insert((spec.addr, spec.port, added), server);
+                if let Some(dest) = self.dest_mut(id) {
+                    dest.added = added;
+                }
             }
-            Forward::Tunnel => *self.tunnels.entry((spec.addr, spec.tunnel)).or_insert(0) += 1,
+            Forward::Tunnel => {
+                let end = (spec.addr, spec.tunnel);
+                self.tunnels.change(end, |count| *count += 1);
+            }
             _ => {}
         }
     }
@@ -282,14 +297,8 @@ impl Services {
     fn forget_way(&mut self, id: DestId, spec: &DestSpec) {
         match spec.forward {
             Forward::Masq => {
-                let key = (spec.addr, spec.port);
-                let Some(servers) = self.real_servers.get_mut(&key) else {
-                    return;
-                };
-                servers.retain(|(_, other)| *other != id);
-                if servers.is_empty() {
-                    self.real_servers.remove(&key);
-                }
+                let added = self.dest(id).map_or(0, |dest| dest.added);
+                self.real_servers.remove(&(spec.addr, spec.port, added));
             }
             Forward::Tunnel => forget(&mut self.tunnels, &(spec.addr, spec.tunnel)),
             _ => {}

@@ -4,12 +4,11 @@
 mod dest;
 mod way;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use hashbrown::HashMap;
-
+use crate::growing::{GrowMap, Numbered};
 use crate::ledger::Ledger;
 use crate::message::Load;
 use crate::owner::Owners;
@@ -42,6 +41,8 @@ pub struct Service {
     pub counted_at: Option<WorkerId>,
     /// Its port, if it has one and a connection to it needs nothing but one of its dests, picked and counted here.
     pub plain_port: Option<u16>,
+    /// Its dests that were taken out and are still known.
+    left: GrowMap<DestId, ()>,
 }
 
 impl Service {
@@ -102,10 +103,10 @@ pub struct Services {
     expirations: Expirations,
     /// Changes that other workers are to be told of.
     reports: VecDeque<(WorkerId, Load)>,
-    services: Vec<Option<Service>>,
-    dests: Vec<Option<Dest>>,
+    services: Numbered<Service>,
+    dests: Numbered<Dest>,
     ledger: Ledger,
-    by_key: HashMap<ServiceKey, ServiceId>,
+    by_key: GrowMap<ServiceKey, ServiceId>,
     /// Services by family.
     families: [usize; 2],
     /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
@@ -115,21 +116,22 @@ pub struct Services {
     tracked: [usize; 2],
     /// Services by mark.
     marks: usize,
-    /// Dests under NAT by address and port, the one added last at the end, with the protocol of their service, if it has
-    /// one: for `nat_icmp_send` and for servers' own requests.
-    real_servers: HashMap<(IpAddr, u16), Vec<RealServer>>,
+    /// Dests under NAT by address, port and when they were added, with the protocol of their service, if it has one: for `nat_icmp_send` and for servers' own requests.
+    real_servers: BTreeMap<(IpAddr, u16, u64), RealServer>,
+    /// How many dests were added so far.
+    added: u64,
     /// Services with a persistence engine that heeds servers' own requests.
     engines: usize,
     /// The service whose scheduler was last let forget.
     expire_next: usize,
     /// How many services hold each end of a tunnel: for ICMP errors about them.
-    tunnels: HashMap<(IpAddr, TunnelKind), usize>,
+    tunnels: GrowMap<(IpAddr, TunnelKind), usize>,
     /// How many dests have each address, removed ones that connections refer to included.
-    dest_addrs: HashMap<IpAddr, usize>,
+    dest_addrs: GrowMap<IpAddr, usize>,
     /// What routers told of the ways to dests.
     ways: way::Ways,
     /// Who knows each virtual address.
-    virtuals: HashMap<IpAddr, Holders>,
+    virtuals: GrowMap<IpAddr, Holders>,
     /// How many virtual addresses have outlived their services.
     outlived: usize,
 }
@@ -155,17 +157,17 @@ impl Services {
 
     /// The service of that id.
     pub fn get(&self, id: ServiceId) -> Option<&Service> {
-        self.services.get(id.0 as usize)?.as_ref()
+        self.services.get(id.0)
     }
 
     /// The service of that id.
     pub fn get_mut(&mut self, id: ServiceId) -> Option<&mut Service> {
-        self.services.get_mut(id.0 as usize)?.as_mut()
+        self.services.get_mut(id.0)
     }
 
     /// The dest of that id.
     pub fn dest(&self, id: DestId) -> Option<&Dest> {
-        self.dests.get(id.0 as usize)?.as_ref()
+        self.dests.get(id.0)
     }
 
     /// Whether any dest, be it a removed one that connections refer to, has that address.
@@ -175,7 +177,7 @@ impl Services {
 
     /// The dest of that id.
     pub fn dest_mut(&mut self, id: DestId) -> Option<&mut Dest> {
-        self.dests.get_mut(id.0 as usize)?.as_mut()
+        self.dests.get_mut(id.0)
     }
 
     /// Where packets are counted.
@@ -192,9 +194,10 @@ impl Services {
 
     /// Lets schedulers forget what they have not used for long: a bounded number of services a call, all in turn.
     pub fn expire(&mut self, now: Time) {
-        for _ in 0..self.services.len().min(EXPIRE_STEP) {
-            self.expire_next = (self.expire_next + 1) % self.services.len();
-            if let Some(service) = &mut self.services[self.expire_next] {
+        let places = self.services.places();
+        for _ in 0..places.min(EXPIRE_STEP) {
+            self.expire_next = (self.expire_next + 1) % places;
+            if let Some(service) = self.services.get_mut(self.expire_next as u32) {
                 service.group.expire(now);
             }
         }
@@ -203,7 +206,7 @@ impl Services {
     /// Sets how long schedulers remember what they have not used, here and in services to come.
     pub(crate) fn set_expirations(&mut self, expirations: Expirations) {
         self.expirations = expirations;
-        for service in self.services.iter_mut().flatten() {
+        for service in self.services.iter_mut() {
             service.group.set_expirations(expirations);
         }
     }
@@ -275,9 +278,11 @@ impl Services {
     /// The dest under NAT with this address and port (`ip_vs_find_real_service`): of the protocol's services or those by
     /// mark, the one added last.
     pub fn real_server(&self, proto: u8, addr: IpAddr, port: u16) -> Option<DestId> {
-        let servers = self.real_servers.get(&(addr, port))?;
-        let fits = |(own, _): &&RealServer| own.is_none_or(|own| own == proto);
-        servers.iter().rev().find(fits).map(|(_, id)| *id)
+        let servers = self
+            .real_servers
+            .range((addr, port, 0)..=(addr, port, u64::MAX));
+        let fits = |(own, id): &RealServer| own.is_none_or(|own| own == proto).then_some(*id);
+        servers.rev().find_map(|(_, server)| fits(server))
     }
 
     /// Whether some service has a dest at that address behind such a tunnel.
@@ -303,11 +308,13 @@ impl Services {
     /// Changes how many know a virtual address.
     fn hold(&mut self, addr: Option<IpAddr>, services: isize, dests: isize) {
         let Some(addr) = addr else { return };
-        let holders = self.virtuals.entry(addr).or_default();
-        let before = holders.outlived();
-        holders.services = holders.services.saturating_add_signed(services);
-        holders.dests = holders.dests.saturating_add_signed(dests);
-        let after = *holders;
+        let (mut before, mut after) = (false, Holders::default());
+        self.virtuals.change(addr, |holders| {
+            before = holders.outlived();
+            holders.services = holders.services.saturating_add_signed(services);
+            holders.dests = holders.dests.saturating_add_signed(dests);
+            after = *holders;
+        });
         if after.services == 0 && after.dests == 0 {
             self.virtuals.remove(&addr);
         }
@@ -325,10 +332,6 @@ impl Services {
 
     /// Adds a service.
     pub fn add(&mut self, id: ServiceId, spec: Arc<ServiceSpec>, tally: Arc<Tally>) {
-        let at = id.0 as usize;
-        if self.services.len() <= at {
-            self.services.resize_with(at + 1, || None);
-        }
         self.count_special(&spec.key, 1);
         self.engines += usize::from(spec.pe_sip);
         self.by_key.insert(spec.key, id);
@@ -336,8 +339,8 @@ impl Services {
         let (worker, workers) = if spec.exact { (0, 1) } else { self.share };
         let mut group = Group::new(spec.sched, spec.flags, worker, workers);
         group.set_expirations(self.expirations);
-        self.ledger.set_service(id, Some(tally.clone()));
-        self.services[at] = Some(Service {
+        self.ledger.open_service(id, tally.clone());
+        let service = Service {
             spec,
             group,
             tally,
@@ -345,7 +348,9 @@ impl Services {
             tracked: false,
             counted_at: None,
             plain_port: None,
-        });
+            left: GrowMap::default(),
+        };
+        self.services.put(id.0, service);
         self.recount(id);
     }
 
@@ -374,8 +379,8 @@ impl Services {
         for dest in members {
             self.remove_dest(dest);
         }
-        if let Some(service) = self.services[id.0 as usize].take() {
-            self.ledger.set_service(id, None);
+        if let Some(service) = self.services.take(id.0) {
+            self.ledger.close_service(id);
             self.count_special(&service.spec.key, -1);
             self.tracked[service.spec.key.af() as usize] -= usize::from(service.tracked);
             self.engines -= usize::from(service.spec.pe_sip);
@@ -409,7 +414,7 @@ fn protocol(service: &ServiceKey) -> Option<u8> {
 }
 
 /// One less of those that hold a key; the last one takes it away.
-fn forget<K: std::hash::Hash + Eq>(counts: &mut HashMap<K, usize>, key: &K) {
+fn forget<K: std::hash::Hash + Eq>(counts: &mut GrowMap<K, usize>, key: &K) {
     if let Some(count) = counts.get_mut(key) {
         *count -= 1;
         if *count == 0 {

@@ -75,7 +75,7 @@ impl Services {
         let Some(told) = self.ways.learn(now, addr, mtu) else {
             return false;
         };
-        let there = self.dests.iter_mut().flatten();
+        let there = self.dests.iter_mut();
         for dest in there.filter(|dest| dest.spec.addr == addr) {
             dest.way = Some(told);
         }

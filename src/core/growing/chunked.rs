@@ -2,11 +2,12 @@
 
 use std::ops::{Index, IndexMut};
 
+/// Items of a chunk.
 const CHUNK: usize = 64;
 
 /// Items numbered from 0.
 #[derive(Clone, Debug)]
-pub(super) struct Chunked<T> {
+pub(crate) struct Chunked<T> {
     /// All but the last are full.
     chunks: Vec<Vec<T>>,
     len: usize,
@@ -22,11 +23,14 @@ impl<T> Default for Chunked<T> {
 }
 
 impl<T> Chunked<T> {
-    pub(super) fn len(&self) -> usize {
+    /// How many there are.
+    #[inline]
+    pub fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn push(&mut self, item: T) {
+    /// Puts one behind the last.
+    pub fn push(&mut self, item: T) {
         if self.len == self.chunks.len() * CHUNK {
             self.chunks.push(if self.len == 0 {
                 Vec::new()
@@ -40,7 +44,8 @@ impl<T> Chunked<T> {
         }
     }
 
-    pub(super) fn truncate(&mut self, len: usize) {
+    /// Drops all from number `len` on.
+    pub fn truncate(&mut self, len: usize) {
         while self.len > len {
             let Some(chunk) = self.chunks.last_mut() else {
                 return;
@@ -56,12 +61,26 @@ impl<T> Chunked<T> {
         }
     }
 
-    pub(super) fn get(&self, index: usize) -> Option<&T> {
+    /// The item of that number.
+    #[inline]
+    pub fn get(&self, index: usize) -> Option<&T> {
         self.chunks.get(index / CHUNK)?.get(index % CHUNK)
     }
 
-    pub(super) fn get_mut(&mut self, index: usize) -> Option<&mut T> {
+    /// The item of that number.
+    #[inline]
+    pub fn get_mut(&mut self, index: usize) -> Option<&mut T> {
         self.chunks.get_mut(index / CHUNK)?.get_mut(index % CHUNK)
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> impl Iterator<Item = &T> {
+        self.chunks.iter().flatten()
+    }
+
+    /// All, in order.
+    pub fn iter_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.chunks.iter_mut().flatten()
     }
 }
 
@@ -85,7 +104,7 @@ mod tests {
 
     #[test]
     fn it_holds_what_was_pushed_and_not_truncated() {
-        let mut items = Chunked::default();
+        let mut items = Chunked::<usize>::default();
         let mut plain = Vec::new();
         for (pushes, len) in [
             (3, 3),
@@ -106,12 +125,14 @@ mod tests {
             assert!((0..plain.len()).all(|i| items[i] == plain[i]));
             assert_eq!(items.get(plain.len()), None);
             assert_eq!(items.get_mut(plain.len()), None);
+            assert!(items.iter().eq(&plain));
+            assert!(items.iter_mut().map(|item| *item).eq(plain.clone()));
         }
     }
 
     #[test]
     fn growing_leaves_items_where_they_are() {
-        let mut items = Chunked::default();
+        let mut items = Chunked::<usize>::default();
         (0..CHUNK).for_each(|n| items.push(n));
         let place = std::ptr::from_ref(&items[0]);
         (0..100 * CHUNK).for_each(|n| items.push(n));

@@ -1,0 +1,99 @@
+//! That no change of services and dests makes a worker's tables grow by leaps: packets would wait for it.
+
+use std::net::{IpAddr, Ipv4Addr};
+use std::sync::Arc;
+
+use allocation_counter::measure;
+use ripvs_core::delta::Delta;
+use ripvs_core::net::NetConfig;
+use ripvs_core::*;
+
+use crate::memory::PoolFrame;
+
+const SERVICES: u32 = 20_000;
+const DESTS: u32 = 8;
+
+/// Most bytes that one change may ask for: whatever is copied into new memory is in there, so it is a few microseconds'
+/// work at most. Several tables may take a step at the same time.
+const MOST: u64 = 96 << 10;
+
+fn addr(first: u8, n: u32) -> IpAddr {
+    IpAddr::V4(Ipv4Addr::from(u32::from(first) << 24 | n))
+}
+
+/// Services with dests of all kinds, each at an address of its own, and a client's network for some of the addresses.
+fn changes(services: u32) -> impl Iterator<Item = Delta> {
+    (0..services).flat_map(|n| {
+        let id = ServiceId(n);
+        let spec = ServiceSpec {
+            key: ServiceKey::Addr {
+                proto: 6,
+                addr: addr(10, n),
+                port: 80,
+            },
+            sched: Some(SchedKind::Wlc),
+            flags: 0,
+            timeout: 0,
+            netmask: u32::MAX,
+            pe_sip: false,
+            exact: false,
+        };
+        let service = Delta::ServiceAdd {
+            id,
+            spec: Arc::new(spec),
+            tally: Arc::default(),
+        };
+        let dests = (n * DESTS..(n + 1) * DESTS).map(move |n| Delta::DestAdd {
+            service: id,
+            id: DestId(n),
+            spec: Arc::new(DestSpec {
+                addr: addr(11, n),
+                port: 80,
+                forward: [Forward::Masq, Forward::Tunnel, Forward::Route][n as usize % 3],
+                weight: 1,
+                upper: 0,
+                lower: 0,
+                tunnel: TunnelKind::Ipip,
+                tunnel_csum: TunnelCsum::None,
+            }),
+            tally: Arc::default(),
+        });
+        std::iter::once(service).chain(dests)
+    })
+}
+
+fn worker() -> Worker<PoolFrame> {
+    let config = WorkerConfig {
+        id: WorkerId(0),
+        workers: 1,
+        connections: 100,
+        owner_by_address: false,
+        seed: 1,
+        net: NetConfig::default(),
+        frag: ripvs_core::frag::Settings::default(),
+    };
+    Worker::new(config, Time(0), Arc::default()).unwrap()
+}
+
+#[test]
+fn no_change_allocates_much_however_many_services_there_are() {
+    let mut worker = worker();
+    let (mut most, mut all) = (0, 0);
+    let mut apply = |delta: Delta| {
+        let during = measure(|| worker.apply(Time(0), delta));
+        most = most.max(during.bytes_total);
+        all += during.bytes_total;
+    };
+    changes(SERVICES).for_each(&mut apply);
+    for n in 0..SERVICES {
+        apply(Delta::ServiceRemove { id: ServiceId(n) });
+    }
+    for n in 0..SERVICES * DESTS {
+        apply(Delta::DestFree { id: DestId(n) });
+    }
+    assert!(most <= MOST, "{most} bytes for one change");
+    assert!(
+        all > 500 * MOST,
+        "{all} bytes altogether: not what is meant"
+    );
+}

@@ -14,8 +14,9 @@ use crate::types::{DestId, ServiceId};
 /// From so many dests on their counters are asked for before they are needed: fewer stay in the cache anyhow.
 const MANY: usize = 1024;
 
-/// What a packet needs to know of its dest to be counted.
+/// What a packet needs to know of its dest to be counted: half a cache line, so that it is never in two.
 #[derive(Debug)]
+#[repr(align(32))]
 pub(crate) struct Account {
     /// The dest's counters.
     pub tally: Arc<Tally>,

@@ -264,7 +264,11 @@ impl<F: Frame> Worker<F> {
                     self.sweep.begin();
                 }
                 if let Some(addr) = addr {
-                    self.net.vip_del(addr);
+                    // Connections of the service itself have no dest that is in it, and so are looked at anew; those of
+                    // a service by mark may be to any address.
+                    if self.net.vip_del(addr) && self.services.has_marks() {
+                        self.hops.clear();
+                    }
                 }
             }
             Delta::DestAdd {

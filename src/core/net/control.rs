@@ -243,12 +243,17 @@ impl<F: Frame> Net<F> {
         true
     }
 
-    /// Takes back one [`Net::vip_add`].
-    pub fn vip_del(&mut self, addr: IpAddr) {
-        self.routes.vip_del(addr);
-        if !self.is_local(addr) {
+    /// Takes back one [`Net::vip_add`]. The ways that connections keep stay good: none ended at the address, as what ends
+    /// here is not kept.
+    ///
+    /// Returns whether the address has ceased to be ours: then what is kept of packets to it is the caller's to forget,
+    /// where that outlives the service.
+    pub fn vip_del(&mut self, addr: IpAddr) -> bool {
+        let gone = self.routes.vip_del(addr);
+        if gone {
             self.announce.withdraw(addr);
         }
+        gone
     }
 
     /// Announces an address where neighbours would ask for it: on the interfaces with a network that holds it.

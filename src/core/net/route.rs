@@ -386,11 +386,12 @@ impl Routes {
         new
     }
 
-    /// Takes back one [`Routes::vip_add`].
-    pub(super) fn vip_del(&mut self, addr: IpAddr) {
+    /// Takes back one [`Routes::vip_add`]. Returns whether `addr` has ceased to be ours. What is kept of routes stays good,
+    /// as ways that end here are not kept.
+    pub(super) fn vip_del(&mut self, addr: IpAddr) -> bool {
         let prefix = Prefix::host(addr);
         if self.local.get(prefix).is_none_or(|local| local.vips == 0) {
-            return;
+            return false;
         }
         let local = self.local.entry(prefix);
         local.vips -= 1;
@@ -399,9 +400,7 @@ impl Routes {
             self.hints.remove(words(addr));
         }
         self.local_drop_unused(prefix);
-        if self.local(addr) != Some(LocalKind::Unicast) {
-            self.changed();
-        }
+        self.local(addr) != Some(LocalKind::Unicast)
     }
 
     fn local_drop_unused(&mut self, prefix: Prefix) {

@@ -63,6 +63,7 @@ const _: () = assert!(size_of::<Record<V6>>() == 128);
 
 impl<F: Family> Record<F> {
     /// A record of `new`, in the place that was last used by a connection of the generation before this.
+    #[inline(always)]
     pub(super) fn of(new: &NewConn<F>, generation: u16, expires: Tick) -> Record<F> {
         let template = new.flags.has(Flags::TEMPLATE);
         let control = if template { None } else { new.control };

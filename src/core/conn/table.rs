@@ -271,7 +271,7 @@ impl<F: Family> ConnTable<F> {
     ///
     /// # Errors
     /// The table is full.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn insert_late(
         &mut self,
         now: Tick,
@@ -312,8 +312,15 @@ impl<F: Family> ConnTable<F> {
 
     /// Lets servers' replies find what [`Self::insert_late`] added. Due before anything is looked for or changed but by
     /// clients' packets.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn settle(&mut self) {
+        if !self.late.is_empty() {
+            self.enter_late();
+        }
+    }
+
+    #[inline(never)]
+    fn enter_late(&mut self) {
         for n in 0..self.late.len() {
             let (entry, hash) = self.late[n];
             self.enter(entry, hash);
@@ -469,7 +476,7 @@ impl<F: Family> ConnTable<F> {
     }
 
     /// What a record is found by; `hash` is that of its key.
-    #[inline]
+    #[inline(always)]
     fn hashes(&self, record: &Record<F>, hash: u64) -> Hashes {
         let flags = record.flags();
         if flags.has(Flags::ONE_PACKET) {

@@ -148,7 +148,7 @@ impl<F: Frame> Net<F> {
             return Err(Drop::MartianDest);
         }
         // Nobody else may use our addresses (`__fib_validate_source`, accept_local being off).
-        if self.routes.local(src.into()) == Some(LocalKind::Unicast) {
+        if self.routes.is_ours(src.into()) {
             return Err(Drop::MartianSource);
         }
         Ok(match local() {

@@ -163,6 +163,13 @@ impl Routes {
         self.local.lookup(addr).map(Local::kind)
     }
 
+    /// Whether `addr`, which most likely is not, is ours: what [`Routes::local`] says is a host's address.
+    #[inline]
+    pub fn is_ours(&self, addr: IpAddr) -> bool {
+        let local = self.local.lookup(addr);
+        local.is_some_and(|local| local.kind() == LocalKind::Unicast)
+    }
+
     /// Whether `addr` is a service's.
     #[inline]
     pub fn is_vip(&self, addr: IpAddr) -> bool {

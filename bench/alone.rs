@@ -179,8 +179,9 @@ struct Outcome {
     value: f64,
     spread: f64,
     target: Option<f64>,
-    /// Processor time of a round of the worker: half, 99%, 99.9%, and the longest; microseconds.
-    rounds: Option<[f64; 4]>,
+    /// Processor time of a round of the worker: half, 99%, 99.9%, the longest, and the longest of a loop that does nothing;
+    /// microseconds.
+    rounds: Option<[f64; 5]>,
 }
 
 /// Nanoseconds of processor time of this thread: what the machine does besides does not count.
@@ -211,12 +212,12 @@ pub fn run(options: &Options) -> Result<(), String> {
     }
     println!("A worker alone, in memory; added to a loop that swaps MAC addresses. Processor time of a round of 32 packets in µs.");
     println!(
-        "{:58} {:>8} {:>6} {:>7} | {:>6} {:>6} {:>6} {:>7}",
-        "", "added", "±", "target", "p50", "p99", "p99.9", "longest"
+        "{:58} {:>8} {:>6} {:>7} | {:>6} {:>6} {:>6} {:>7} {:>7}",
+        "", "added", "±", "target", "p50", "p99", "p99.9", "longest", "machine"
     );
     let mut csv = format!("# {}\n", crate::machine::machine());
     csv +=
-        "case,unit,value,spread,target,round_p50_us,round_p99_us,round_p999_us,round_longest_us\n";
+        "case,unit,value,spread,target,round_p50_us,round_p99_us,round_p999_us,round_longest_us,machine_longest_us\n";
     for case in cases {
         let outcome = match case.what {
             What::New { .. } => new(options, &case),
@@ -248,8 +249,8 @@ fn show(outcome: &Outcome) {
         "{:58} {:>5.1} {:2} {:>6.1} {target:>7} |",
         outcome.name, outcome.value, outcome.unit, outcome.spread
     );
-    if let Some([half, most, nearly, longest]) = outcome.rounds {
-        print!(" {half:>6.1} {most:>6.1} {nearly:>6.1} {longest:>7.1}");
+    if let Some([half, most, nearly, longest, machine]) = outcome.rounds {
+        print!(" {half:>6.1} {most:>6.1} {nearly:>6.1} {longest:>7.1} {machine:>7.1}");
     }
     println!();
 }
@@ -258,7 +259,7 @@ fn line(outcome: &Outcome) -> String {
     let target = outcome.target.map_or(String::new(), |t| t.to_string());
     let rounds = match outcome.rounds {
         Some(rounds) => rounds.map(|us| format!(",{us:.2}")).concat(),
-        None => ",,,,".to_string(),
+        None => ",,,,,".to_string(),
     };
     format!(
         "\"{}\",{},{:.2},{:.2},{target}{rounds}\n",
@@ -398,9 +399,25 @@ fn new(options: &Options, case: &Case) -> Result<Outcome, String> {
     })
 }
 
-fn percentiles(rounds: &mut [f64]) -> [f64; 4] {
+fn percentiles(rounds: &mut [f64]) -> [f64; 5] {
+    let machine = disturbance(rounds.iter().sum());
     rounds.sort_by(f64::total_cmp);
-    [0.5, 0.99, 0.999, 1.0].map(|part| percentile(rounds, part))
+    let [half, most, nearly, longest] =
+        [0.5, 0.99, 0.999, 1.0].map(|part| percentile(rounds, part));
+    [half, most, nearly, longest, machine]
+}
+
+/// The longest time between two readings of the clock by a loop that does nothing else, for so many microseconds: interrupts
+/// and the machine's neighbours, which lengthen a worker's rounds just so.
+fn disturbance(micros: f64) -> f64 {
+    let start = cpu();
+    let (mut last, mut longest) = (start, 0);
+    while ((last - start) as f64) < micros * 1000.0 {
+        let now = cpu();
+        longest = longest.max(now - last);
+        last = now;
+    }
+    longest as f64 / 1000.0
 }
 
 /// What packets of known connections add, and the times of rounds.

@@ -45,6 +45,7 @@ const COLUMNS: [(&str, &[(&str, &str)]); 3] = [
             ("round_p50_us", "round p50, µs"),
             ("round_p999_us", "p99.9"),
             ("round_longest_us", "longest"),
+            ("machine_longest_us", "machine"),
         ],
     ),
     (

@@ -6,7 +6,7 @@
 //!
 //! Who takes a packet by value ends it and counts its verdict; [`Passed`] hands it back.
 
-use ripvs_packet::{parse, sctp, Frame, PortId};
+use ripvs_packet::{icmp, parse, sctp, Frame, PortId};
 
 use crate::choose::Decision;
 use crate::conn::{ConnId, Key, OutKey};
@@ -108,7 +108,11 @@ impl<F: Frame> Worker<F> {
         self.heed_gre::<A>(now, &pkt);
         let passed = if !self.services.enabled(A::AF) {
             Some(pkt)
-        } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
+        } else if is_icmp::<A>(pkt.info.protocol) {
+            if pkt.info.l4_len() < icmp::HEADER_LEN && !pkt.is_later_fragment() {
+                self.discard(pkt, Drop::Truncated);
+                return;
+            }
             self.related_out::<A>(now, pkt, io)
                 .and_then(|pkt| self.related_in::<A>(now, pkt, true, io))
         } else {
@@ -130,7 +134,11 @@ impl<F: Frame> Worker<F> {
         };
         let passed = if !self.services.enabled(A::AF) {
             Some(pkt)
-        } else if matches!(pkt.info.protocol, proto::ICMP | proto::ICMPV6) {
+        } else if is_icmp::<A>(pkt.info.protocol) {
+            if pkt.info.l4_len() < icmp::HEADER_LEN && !pkt.is_later_fragment() {
+                self.discard(pkt, Drop::Truncated);
+                return;
+            }
             self.related_in::<A>(now, pkt, false, io)
                 .and_then(|pkt| self.related_out::<A>(now, pkt, io))
         } else {
@@ -154,7 +162,8 @@ impl<F: Frame> Worker<F> {
             return Some(pkt);
         }
         let Some(key) = request_key::<A, F>(&pkt) else {
-            return Some(pkt);
+            // Nothing to schedule by (`tcp_conn_schedule` and its likes).
+            return self.discard(pkt, Drop::Truncated);
         };
         let table = A::table(self);
         let hash = if pkt.hash != 0 {
@@ -516,6 +525,15 @@ impl<F: Frame> Worker<F> {
             state::Signal::Other => false,
         }
     }
+}
+
+/// Whether a protocol is the family's ICMP.
+fn is_icmp<A: Ip>(protocol: u8) -> bool {
+    protocol
+        == match A::AF {
+            Af::V4 => proto::ICMP,
+            Af::V6 => proto::ICMPV6,
+        }
 }
 
 /// The key of a client's packet.

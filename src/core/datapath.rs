@@ -67,7 +67,8 @@ impl<F: Frame> Worker<F> {
         fresh: bool,
         io: &mut impl Io<F>,
     ) {
-        if fresh && self.workers > 1 && self.services.enabled(A::AF) {
+        let shared = |own: &Self| own.services.enabled(A::AF) || own.gathers::<A>(&pkt);
+        if fresh && self.workers > 1 && shared(self) {
             let owner = self.owner_of::<A>(&pkt);
             if owner != self.id {
                 self.hand_over(owner, pkt);

@@ -236,7 +236,8 @@ impl<F: Frame> Worker<F> {
             return false;
         }
         match pkt.dst {
-            DstKind::Remote => self.services.enabled(A::AF) && (A::AF == Af::V6 || balanced),
+            DstKind::Remote if A::AF == Af::V6 => self.services.gathers_v6(),
+            DstKind::Remote => self.services.enabled(Af::V4) && balanced,
             _ => true,
         }
     }

@@ -57,6 +57,7 @@ impl Services {
         spec: Arc<DestSpec>,
         tally: Arc<Tally>,
     ) {
+        self.v6_met |= spec.addr.is_ipv6();
         let share = self.share;
         let vaddr = self
             .get(service)

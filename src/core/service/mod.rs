@@ -109,6 +109,8 @@ pub struct Services {
     by_key: GrowMap<ServiceKey, ServiceId>,
     /// Services by family.
     families: [usize; 2],
+    /// Whether there ever was a service or dest of IPv6.
+    v6_met: bool,
     /// Services on port 0 and on the FTP port by family: without any the further look-ups are spared.
     wildcards: [usize; 2],
     ftps: [usize; 2],
@@ -153,6 +155,12 @@ impl Services {
     /// Whether there is a service of that family: without one IPVS is off for it (`ip_vs_unregister_hooks`).
     pub fn enabled(&self, af: Af) -> bool {
         self.families[af as usize] != 0
+    }
+
+    /// Whether IPv6 fragments that pass through are put together: from the first service or dest of IPv6 on, for good
+    /// (`nf_defrag_ipv6_enable`).
+    pub fn gathers_v6(&self) -> bool {
+        self.v6_met
     }
 
     /// The service of that id.
@@ -390,6 +398,7 @@ impl Services {
     }
 
     fn count_special(&mut self, key: &ServiceKey, by: isize) {
+        self.v6_met |= key.af() == Af::V6;
         let family = &mut self.families[key.af() as usize];
         *family = family.saturating_add_signed(by);
         let ServiceKey::Addr { addr, port, .. } = key else {

@@ -142,13 +142,9 @@ impl Services {
     /// Takes a dest out of its service. Its record stays for the connections that refer to it.
     pub fn remove_dest(&mut self, id: DestId) {
         let share = self.share;
-        let Some(dest) = self.dest_mut(id).filter(|dest| dest.available) else {
+        let Some((service, spec)) = self.suspend(id) else {
             return;
         };
-        dest.available = false;
-        self.ledger.suspend(id);
-        let Some(dest) = self.dest(id) else { return };
-        let (service, spec) = (dest.service, dest.spec.clone());
         let Some(entry) = self.get_mut(service) else {
             return;
         };
@@ -156,8 +152,17 @@ impl Services {
         entry.set_share(share);
         entry.group.remove(id);
         entry.left.insert(id, ());
-        self.forget_way(id, &spec);
         self.recount(service);
+    }
+
+    /// Notes that a dest is in its service no more, which is returned with what the operator said of the dest.
+    pub(super) fn suspend(&mut self, id: DestId) -> Option<(ServiceId, Arc<DestSpec>)> {
+        let dest = self.dest_mut(id).filter(|dest| dest.available)?;
+        dest.available = false;
+        let (service, spec) = (dest.service, dest.spec.clone());
+        self.ledger.suspend(id);
+        self.forget_way(id, &spec);
+        Some((service, spec))
     }
 
     /// Finds out anew who counts a service's connections; where that is another worker now, its dests' are told there.

@@ -377,23 +377,18 @@ impl Services {
 
     /// Removes a service and what dests it still has.
     pub fn remove(&mut self, id: ServiceId) {
-        let Some(service) = self.get(id) else { return };
-        let members: Vec<DestId> = service
-            .group
-            .pool()
-            .iter()
-            .map(|(_, member)| member.id)
-            .collect();
-        for dest in members {
-            self.remove_dest(dest);
-        }
-        if let Some(service) = self.services.take(id.0) {
-            self.ledger.close_service(id);
-            self.count_special(&service.spec.key, -1);
-            self.tracked[service.spec.key.af() as usize] -= usize::from(service.tracked);
-            self.engines -= usize::from(service.spec.pe_sip);
-            self.by_key.remove(&service.spec.key);
-            self.hold(service.spec.key.addr(), -1, 0);
+        let Some(service) = self.services.take(id.0) else {
+            return;
+        };
+        self.ledger.close_service(id);
+        self.count_special(&service.spec.key, -1);
+        self.tracked[service.spec.key.af() as usize] -= usize::from(service.tracked);
+        self.engines -= usize::from(service.spec.pe_sip);
+        self.by_key.remove(&service.spec.key);
+        self.hold(service.spec.key.addr(), -1, 0);
+        // They go at once, so nothing is kept right that goes with the service.
+        for (_, member) in service.group.pool().iter() {
+            self.suspend(member.id);
         }
     }
 

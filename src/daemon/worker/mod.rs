@@ -3,6 +3,7 @@
 
 mod idle;
 pub mod io;
+mod pace;
 
 use std::sync::mpsc::SyncSender;
 use std::sync::Arc;
@@ -20,6 +21,7 @@ use crate::config::Idle;
 use crate::control::fleet::{Mailbox, Order};
 use idle::Idler;
 use io::{Ring, WorkerIo};
+use pace::Pace;
 
 /// Frames taken from a queue at a time.
 const BURST: usize = 32;
@@ -127,6 +129,8 @@ struct Running {
     frames: Vec<Mbuf>,
     /// The order that is being carried out, piece by piece.
     task: Option<Task>,
+    /// When the next changes are applied while packets come.
+    pace: Pace,
     /// Whether packets came in the last round.
     packets: bool,
     rounds: Rounds,
@@ -150,6 +154,7 @@ impl Running {
             idler: Idler::new(setup.idle),
             frames: Vec::with_capacity(BURST),
             task: None,
+            pace: Pace::default(),
             packets: false,
             rounds: Rounds::default(),
             next_tick: 0,
@@ -231,6 +236,10 @@ impl Running {
         batch: u64,
         mut deltas: std::vec::IntoIter<Delta>,
     ) -> Option<Task> {
+        let begun = ripvs_arch::now_ns();
+        if self.packets && !self.pace.allows(begun) {
+            return Some(Task::Apply(batch, deltas));
+        }
         let some = if self.packets {
             DELTAS_AMONG_PACKETS
         } else {
@@ -244,6 +253,7 @@ impl Running {
         for delta in deltas.by_ref().take(some) {
             self.worker.apply(now, delta);
         }
+        self.pace.worked(begun, ripvs_arch::now_ns());
         if deltas.len() > 0 {
             return Some(Task::Apply(batch, deltas));
         }

@@ -148,6 +148,7 @@ fn services(options: &Options, dir: &Path, note: &mut dyn FnMut(Row)) -> Result<
     let text = whole();
     note(one_add(&ripvsd, "-a over the socket, 1 service", "")?);
     let (mut quiet, mut busy, mut took) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut leaving, mut left) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         let (ns, _) = during(&mut ripvsd, |_| {
             std::thread::sleep(Duration::from_secs(1));
@@ -158,20 +159,24 @@ fn services(options: &Options, dir: &Path, note: &mut dyn FnMut(Row)) -> Result<
         busy.push(ns);
         took.push(seconds);
         check(&ripvsd)?;
-        clear(&ripvsd)?;
+        let (ns, seconds) = during(&mut ripvsd, clear)?;
+        leaving.push(ns);
+        left.push(seconds);
     }
+    let dearer = |busy: &[f64]| -> Vec<f64> {
+        let pairs = busy.iter().zip(&quiet);
+        pairs
+            .map(|(busy, quiet)| (busy / quiet - 1.0) * 100.0)
+            .collect()
+    };
+    let meanwhile = "a packet's processor time meanwhile, dearer by";
     let name = "ripvsadm -R of 20,000 services with 8 dests each";
     note(Row::of(name, "s", &took, "1"));
-    let pairs = busy.iter().zip(&quiet);
-    let dearer: Vec<f64> = pairs
-        .map(|(busy, quiet)| (busy / quiet - 1.0) * 100.0)
-        .collect();
-    note(Row::of(
-        "a packet's processor time meanwhile, dearer by",
-        "%",
-        &dearer,
-        "5",
-    ));
+    note(Row::of(meanwhile, "%", &dearer(&busy), "5"));
+    let name = "their removal, one after the other";
+    note(Row::of(name, "s", &left, ""));
+    let name = format!("{meanwhile} (removal)");
+    note(Row::of(&name, "%", &dearer(&leaving), ""));
     let exec = options.bin.join("ripvs-exec");
     if exec.exists() {
         let mut took = Vec::new();

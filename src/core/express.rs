@@ -36,20 +36,14 @@ const UNUSUAL: Flags = Flags::ONE_PACKET
     .with(Flags::IN_SEQ)
     .with(Flags::OUT_SEQ);
 
-/// What the packet is to its connection.
+/// What the packet is to its connection. `None` for a SYN, which may begin another one, unless it is the `FIRST`.
 #[inline(always)]
-fn signal<A: Plain>(ip: &[u8], protocol: u8) -> Option<Signal> {
+fn signal<A: Plain, const FIRST: bool>(ip: &[u8], protocol: u8) -> Option<Signal> {
     if protocol == proto::UDP {
         return Some(Signal::Udp);
     }
     let flags = *ip.get(A::HEADER + tcp::FLAGS)?;
-    Some(Signal::Tcp(flags))
-}
-
-/// As [`signal`], of a packet that may begin no other connection: no SYN.
-#[inline(always)]
-fn later_signal<A: Plain>(ip: &[u8], protocol: u8) -> Option<Signal> {
-    signal::<A>(ip, protocol).filter(|signal| !state::is_new_conn(*signal))
+    (FIRST || flags & tcp::SYN == 0).then_some(Signal::Tcp(flags))
 }
 
 /// Whether the packet is a UDP datagram without a checksum.
@@ -258,7 +252,7 @@ impl<F: Frame> Worker<F> {
     ) -> Result<(), F> {
         let ip = usual!(frame, frame.head().get(usize::from(glance.l3)..));
         let key: Key<A> = A::request_key(usual!(frame, A::start(ip)));
-        let signal = usual!(frame, signal::<A>(ip, glance.protocol));
+        let signal = usual!(frame, signal::<A, true>(ip, glance.protocol));
         let opened = self.open::<A>(moment.now, &key, glance.hash, signal);
         let glance = Glance {
             found: usual!(frame, opened),
@@ -300,11 +294,7 @@ impl<F: Frame> Worker<F> {
                 false => self.first::<A>(moment, glance, frame, io),
             };
         };
-        let signal = match FIRST {
-            true => signal::<A>(ip, protocol),
-            false => later_signal::<A>(ip, protocol),
-        };
-        let signal = usual!(frame, signal);
+        let signal = usual!(frame, signal::<A, FIRST>(ip, protocol));
         if !record.is_usual(UNUSUAL) {
             return Err(frame);
         }
@@ -399,7 +389,7 @@ impl<F: Frame> Worker<F> {
         let found = moment.found(glance, table);
         let known = table.known_out(found, glance.hash, &key);
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
-        let signal = usual!(frame, later_signal::<A>(ip, protocol));
+        let signal = usual!(frame, signal::<A, false>(ip, protocol));
         let ledger = services.ledger();
         let account = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
         let number = HopNumber(record.hop_out);

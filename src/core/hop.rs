@@ -173,10 +173,10 @@ impl Hops {
     ) -> Option<&Exit> {
         let at = (number.0 as u16 as usize).wrapping_sub(1);
         let epoch = (number.0 >> 16) as u16;
-        let seen = epoch == self.epoch && self.exits.get(at)?.look == self.look;
-        if !seen {
-            self.look_at(number, now, net)?;
+        if epoch == self.epoch && self.exits.get(at)?.look == self.look {
+            return self.exits.get(at);
         }
+        self.look_at(number, now, net)?;
         self.exits.get(at)
     }
 

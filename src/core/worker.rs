@@ -31,7 +31,7 @@ use crate::state::Timeouts;
 use crate::sweep::Sweep;
 use crate::tally::Tally;
 use crate::thin::Thin;
-use crate::types::{Time, WorkerId};
+use crate::types::{Af, Time, WorkerId};
 use crate::verdict::{Counters, Drop, Held, Verdict};
 
 /// Where a worker's messages to the others go.
@@ -418,6 +418,12 @@ impl<F: Frame> Worker<F> {
     /// Lets time pass: connections, fragments, neighbours. A bounded piece of work a call.
     pub fn tick(&mut self, now: Time, io: &mut impl Io<F>) {
         self.end_due(now, EXPIRE_BUDGET);
+        if self.services.enabled(Af::V4) {
+            self.conns4.warm_up();
+        }
+        if self.services.enabled(Af::V6) {
+            self.conns6.warm_up();
+        }
         self.sweep(now);
         self.thin(now);
         self.expire_fragments(now, io);

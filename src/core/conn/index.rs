@@ -19,6 +19,11 @@ const SLOTS: usize = 12;
 /// gives such a packet another connection each time); what falls off is not found any more, and ends by its time.
 const MOST_EQUAL: usize = 16;
 
+/// Buckets of a page of the smallest kind.
+const PAGE: usize = 4096 / size_of::<Bucket>();
+/// Buckets whose pages are put in place in one step: one huge page at most, or 64 small ones.
+const WARM_STEP: usize = 64 * PAGE;
+
 /// Words 0 and lower half of 1: tags, 0 where free. Upper half of 1: entries that passed by. Words 2 to 7: entries.
 type Bucket = [u64; 8];
 
@@ -61,6 +66,8 @@ fn tag(hash: u64) -> u8 {
 #[derive(Debug)]
 pub(super) struct Index {
     buckets: HugeSlice<Bucket>,
+    /// All before have had their pages put in place.
+    warm: usize,
 }
 
 impl Index {
@@ -72,7 +79,18 @@ impl Index {
         let count = slots.div_ceil(SLOTS as u64).clamp(1, u64::from(u32::MAX));
         Ok(Index {
             buckets: HugeSlice::zeroed(count as usize)?,
+            warm: 0,
         })
+    }
+
+    /// Has some more of the memory put in place, of which entries would otherwise have the kernel clear a page each, at first.
+    /// To be called now and then.
+    pub(super) fn warm_up(&mut self) {
+        let end = self.buckets.len().min(self.warm + WARM_STEP);
+        for at in (self.warm..end).step_by(PAGE) {
+            self.buckets.touch(at);
+        }
+        self.warm = end;
     }
 
     #[inline]
@@ -281,6 +299,26 @@ mod tests {
         );
         for entry in 0..100 {
             assert_eq!(index.remove(hash, entry), kept.contains(&entry));
+        }
+        assert!(empty(&index));
+    }
+
+    #[test]
+    fn warming_up_takes_bounded_steps_and_changes_nothing() {
+        let mut index = Index::new(3 * (WARM_STEP * SLOTS) as u64 - 100).unwrap();
+        let entries: Vec<(u64, u32)> = (0..4000)
+            .map(|n| (u64::from(n).wrapping_mul(0x9e37_79b9_7f4a_7c15), n))
+            .collect();
+        for &(hash, entry) in &entries {
+            index.insert(hash, entry, |_| false);
+        }
+        for step in 1..5 {
+            index.warm_up();
+            assert_eq!(index.warm, (step * WARM_STEP).min(index.buckets.len()));
+        }
+        assert_eq!(index.warm, index.buckets.len());
+        for &(hash, entry) in &entries {
+            assert!(index.remove(hash, entry));
         }
         assert!(empty(&index));
     }

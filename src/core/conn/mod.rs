@@ -3,7 +3,8 @@
 //! callers' business.
 //!
 //! A record never moves, so a [`ConnId`] stays good as long as its connection lives. A table is laid out for its limit
-//! beforehand (its memory is touched as it fills), and no operation takes longer the more connections there are.
+//! beforehand (the memory of records is touched as it fills, that of the index a little at a time when there are services),
+//! and no operation takes longer the more connections there are.
 
 mod flags;
 mod index;

@@ -412,6 +412,11 @@ impl<F: Family> ConnTable<F> {
         true
     }
 
+    /// Has some more of the index's memory put in place: a bounded step, for every now and then.
+    pub(crate) fn warm_up(&mut self) {
+        self.index.warm_up();
+    }
+
     /// Hands each connection whose time is up to `f`, which decides. Looks at no more than `budget` records, and goes on
     /// from there the next time; true when everything due at `now` is done. To be called often, also if little is due:
     /// far timers are brought nearer meanwhile.

@@ -100,7 +100,7 @@ struct Lane {
 impl<F: Frame> Worker<F> {
     /// Looks at all frames of a burst from a port, and asks for the memory that their packets will need. `fresh`: nobody has
     /// asked yet which worker they are for.
-    #[inline(always)]
+    #[inline(never)]
     pub(crate) fn foresee(
         &self,
         port: PortId,
@@ -113,9 +113,7 @@ impl<F: Frame> Worker<F> {
             return glances.resize(frames.len(), Glance::ORDINARY);
         };
         glances.extend(frames.iter().map(|frame| self.glance(&mut lane, frame)));
-        for glance in &mut *glances {
-            self.suggest(glance);
-        }
+        self.suggest(glances);
         if self.services.ledger().is_large() {
             self.foresee_accounts(glances);
         }
@@ -230,14 +228,16 @@ impl<F: Frame> Worker<F> {
         })
     }
 
-    /// Asks for the record of the connection that the index suggests.
-    #[inline(always)]
-    fn suggest(&self, glance: &mut Glance) {
-        glance.found = match glance.way {
-            Way::In4 | Way::Out4 => self.conns4.suggest(glance.hash),
-            Way::In6 | Way::Out6 => self.conns6.suggest(glance.hash),
-            Way::Ordinary | Way::Over => return,
-        };
+    /// Asks for the records of the connections that the index suggests.
+    #[inline(never)]
+    fn suggest(&self, glances: &mut [Glance]) {
+        for glance in glances {
+            glance.found = match glance.way {
+                Way::In4 | Way::Out4 => self.conns4.suggest(glance.hash),
+                Way::In6 | Way::Out6 => self.conns6.suggest(glance.hash),
+                Way::Ordinary | Way::Over => continue,
+            };
+        }
     }
 
     /// Asks for the memory where packets will be counted, step by step.

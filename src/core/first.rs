@@ -207,7 +207,15 @@ mod tests {
                 for n in 0..3_000 {
                     let port = n % 2;
                     let mut frame = || {
+                        // IPv4 options are left out: into some goes the time of day.
+                        let options = |frame: &[u8], at| {
+                            let first: Option<&u8> = frame.get(at);
+                            first.is_some_and(|first| (0x46..0x50).contains(first))
+                        };
                         let mut frame = fuzz.next_frame();
+                        while options(&frame, 14) || options(&frame, 18) {
+                            frame = fuzz.next_frame();
+                        }
                         if port == 1 && frame.len() >= 6 {
                             frame[5] = mac(1)[5];
                         }

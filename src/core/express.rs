@@ -342,7 +342,10 @@ impl<F: Frame> Worker<F> {
                 let exit = *exit;
                 let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
                 let way = (&exit, hops.source(number));
-                let wrapping = Wrapping::of::<A>(moment.now, dest, way, len, df && !cut, tos);
+                if services.path_mtu(moment.now, dest.spec.addr) != u16::MAX {
+                    return Err(frame);
+                }
+                let wrapping = Wrapping::of::<A>(dest, way, len, df && !cut, tos);
                 let wrapping = usual!(frame, wrapping);
                 let step = books.enter(record, account, Direction::Input, signal, len, moment.tick);
                 A::decrement_ttl(ip);

@@ -35,7 +35,7 @@ pub(crate) fn is_balanced(protocol: u8) -> bool {
 
 /// Whether what is quoted is a part of a datagram that shows no transport header. Of IPv4 the kernel (6.1) takes what stands in
 /// the place of ports for ports, wherever in the datagram it is from.
-fn is_later<A: Ip>(quoted: &Quoted<A>) -> bool {
+pub(crate) fn is_later<A: Ip>(quoted: &Quoted<A>) -> bool {
     quoted.offset != 0 && (A::AF == Af::V6 || !has_ports(quoted.proto))
 }
 
@@ -53,6 +53,18 @@ fn keyed(protocol: u8) -> u8 {
         proto::ESP | proto::AH => proto::UDP,
         other => other,
     }
+}
+
+/// The connection's key that an error about a client's packet, as it sent it, names.
+pub(crate) fn sent_key<A: Ip>(ip: &[u8], quoted: &Quoted<A>) -> Option<Key<A>> {
+    let (sport, dport) = quoted_ports(ip, quoted)?;
+    Some(Key {
+        proto: keyed(quoted.proto),
+        caddr: quoted.src,
+        cport: sport,
+        vaddr: quoted.dst,
+        vport: dport,
+    })
 }
 
 /// The connection's key that an error about a reply (service to client) names.

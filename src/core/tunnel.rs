@@ -18,7 +18,7 @@ use crate::hop::{Exit, Hop};
 use crate::message::Msg;
 use crate::net::{IcmpKind, Net, Offender};
 use crate::packet::{ports, Packet};
-use crate::related::{is_balanced, quoted};
+use crate::related::{is_balanced, is_later, quoted, sent_key};
 use crate::rewrite::{add_frame, End, Ip, Quoted};
 use crate::service::Dest;
 use crate::spec::{DestSpec, TunnelCsum, TunnelKind};
@@ -204,11 +204,10 @@ pub(crate) struct Wrapping {
 }
 
 impl Wrapping {
-    /// The outside of a packet of `len` bytes that is as any other: no checksum to be computed over all of it, nothing heard
-    /// of smaller MTUs, room for it. `None` where that is not so. `df`: it must not be cut.
+    /// The outside of a packet of `len` bytes that is as any other: no checksum to be computed over all of it, room for it.
+    /// `None` where that is not so. `df`: it must not be cut.
     #[inline]
     pub fn of<A: Ip>(
-        now: Time,
         dest: &Dest,
         (exit, source): (&Exit, Option<IpAddr>),
         len: usize,
@@ -219,7 +218,6 @@ impl Wrapping {
         let room = usize::from(exit.mtu).checked_sub(overhead(spec))?;
         let usual = len <= room
             && room >= usize::from(least_mtu(spec.addr))
-            && dest.path_mtu(now) == u16::MAX
             && spec.tunnel_csum != TunnelCsum::Full;
         usual.then_some(Wrapping {
             src: source?,
@@ -321,7 +319,7 @@ impl<F: Frame> Worker<F> {
         let Some(dest) = self.services.dest(id) else {
             return self.discard(pkt, Drop::DestGone);
         };
-        let (spec, pmtu) = (dest.spec.clone(), dest.path_mtu(now));
+        let spec = dest.spec.clone();
         let kept = self.kept_way(path.hop_in, path.dest);
         let Some((number, mut hop)) = self.tunnel_way(now, kept, spec.addr) else {
             return self.unreachable(now, pkt, io);
@@ -337,7 +335,7 @@ impl<F: Frame> Worker<F> {
         if hit.local {
             return Some(pkt);
         }
-        hit.mtu = hit.mtu.min(pmtu);
+        hit.mtu = hit.mtu.min(self.services.path_mtu(now, spec.addr));
         let room = usize::from(hit.mtu).saturating_sub(overhead(&spec)) as u16;
         if room < least_mtu(spec.addr) && A::ttl(pkt.ip()) > 1 {
             return self.discard(pkt, Drop::TooBig);
@@ -435,19 +433,11 @@ impl<F: Frame> Worker<F> {
         let inner = at + quoted.l4 + skip;
         let ip = pkt.ip().get(inner..)?;
         let inside = A::quoted(ip)?;
-        if !is_balanced(inside.proto) {
+        if !is_balanced(inside.proto) || is_later::<A>(&inside) {
             return None;
         }
-        let (cport, vport) = ports(ip.get(inside.l4..)?)?;
-        let key = Key {
-            proto: inside.proto,
-            caddr: inside.src,
-            cport,
-            vaddr: inside.dst,
-            vport,
-        };
         Some(Tunnelled {
-            key,
+            key: sent_key(ip, &inside)?,
             inner,
             server,
             dont_fragment: inside.dont_fragment,
@@ -475,11 +465,7 @@ impl<F: Frame> Worker<F> {
         let mut rest = [error[4], error[5], error[6], error[7]];
         if (kind, code) == (icmp::v4::DEST_UNREACH, icmp::v4::FRAG_NEEDED) {
             let told = u16::from_be_bytes([rest[2], rest[3]]);
-            self.learn_path_mtu(now, about.server, told);
-            let mtu = match self.services.path_mtu(now, about.server) {
-                u16::MAX => told,
-                known => known,
-            };
+            let mtu = self.learn_path_mtu(now, about.server, told);
             if !about.dont_fragment {
                 return self.discard(pkt, Drop::PathMtu);
             }
@@ -545,15 +531,18 @@ impl<F: Frame> Worker<F> {
         }
     }
 
-    /// Takes in, here and at the other workers, how long packets on the way to a server may be.
-    fn learn_path_mtu(&mut self, now: Time, addr: IpAddr, mtu: u16) {
-        if self.services.learn_path_mtu(now, addr, mtu) {
+    /// Takes in, here and at the other workers, how long a router says that packets on the way to a server may be; more than
+    /// the route has is no news. Returns how long they may be now.
+    fn learn_path_mtu(&mut self, now: Time, addr: IpAddr, told: u16) -> u16 {
+        let route = self.net.route(addr, None).map_or(u16::MAX, |hit| hit.mtu);
+        if told <= route && self.services.learn_path_mtu(now, addr, told) {
             for other in (0..self.workers).map(WorkerId) {
                 if other != self.id {
-                    self.post(other, Msg::PathMtu { addr, mtu });
+                    self.post(other, Msg::PathMtu { addr, mtu: told });
                 }
             }
         }
+        self.services.path_mtu(now, addr).min(route)
     }
 }
 

@@ -4,7 +4,6 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::way::Told;
 use super::{forget, protocol, Services};
 use crate::hop::HopNumber;
 use crate::ledger::Account;
@@ -30,8 +29,6 @@ pub struct Dest {
     pub loads: Loads,
     /// Who else counts them: was told how many there are, and is told of each change.
     told: Option<WorkerId>,
-    /// What routers told of the way to it.
-    pub(super) way: Option<Told>,
     /// When it was added to the dests under NAT, in their order.
     added: u64,
     /// This worker's counters for it.
@@ -83,7 +80,6 @@ impl Services {
             overloaded,
             loads,
             told,
-            way: self.ways.of(spec.addr),
             added: 0,
             tally,
         };

@@ -118,7 +118,8 @@ pub struct Services {
     tracked: [usize; 2],
     /// Services by mark.
     marks: usize,
-    /// Dests under NAT by address, port and when they were added, with the protocol of their service, if it has one: for `nat_icmp_send` and for servers' own requests.
+    /// Dests under NAT by address, port and when they were added, with the protocol of their service, if it has one: for
+    /// `nat_icmp_send` and for servers' own requests.
     real_servers: BTreeMap<(IpAddr, u16, u64), RealServer>,
     /// How many dests were added so far.
     added: u64,

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 
 use hashbrown::HashMap;
 
-use super::{Dest, Services};
+use super::Services;
 use crate::types::Time;
 
 /// How long a router's word is believed (`ip_rt_mtu_expires`).
@@ -20,7 +20,7 @@ const MOST: usize = 4096;
 
 /// A router's word, and until when it is believed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+struct Told {
     mtu: u16,
     until: Time,
 }
@@ -32,62 +32,52 @@ pub(super) struct Ways {
 }
 
 impl Ways {
-    /// What is known of the way to an address.
-    pub fn of(&self, addr: IpAddr) -> Option<Told> {
-        self.told.get(&addr).copied()
+    /// What is believed of the way to an address.
+    #[inline]
+    fn of(&self, now: Time, addr: IpAddr) -> Option<Told> {
+        // As a rule nobody told anything.
+        if self.told.is_empty() {
+            return None;
+        }
+        self.told
+            .get(&addr)
+            .copied()
+            .filter(|told| now < told.until)
     }
 
-    /// Takes in that packets of more than `mtu` bytes do not pass on the way to an address. Returns what is new by that.
-    fn learn(&mut self, now: Time, addr: IpAddr, mtu: u16) -> Option<Told> {
-        let old = self.of(addr).filter(|old| now < old.until);
+    /// Takes in that packets of more than `mtu` bytes do not pass on the way to an address. Returns whether that is news.
+    fn learn(&mut self, now: Time, addr: IpAddr, mtu: u16) -> bool {
+        let old = self.of(now, addr);
         let mtu = mtu.max(LEAST);
         // The same again counts once half the time is over.
         let fresh = old.is_none_or(|old| {
             mtu < old.mtu || mtu == old.mtu && old.until.0 - now.0 <= EXPIRES.0 / 2
         });
         if !fresh {
-            return None;
+            return false;
         }
         if self.told.len() >= MOST {
             self.told.retain(|_, told| now < told.until);
         }
         if self.told.len() >= MOST && old.is_none() {
-            return None;
+            return false;
         }
         let until = Time(now.0 + EXPIRES.0);
         self.told.insert(addr, Told { mtu, until });
-        Some(Told { mtu, until })
-    }
-}
-
-impl Dest {
-    /// The MTU of the way to it as routers told it; the greatest of all where they told none.
-    pub fn path_mtu(&self, now: Time) -> u16 {
-        self.way
-            .filter(|told| now < told.until)
-            .map_or(u16::MAX, |told| told.mtu)
+        true
     }
 }
 
 impl Services {
     /// A router said that packets of more than `mtu` bytes do not pass on the way to an address. Returns whether that is news.
     pub fn learn_path_mtu(&mut self, now: Time, addr: IpAddr, mtu: u16) -> bool {
-        let Some(told) = self.ways.learn(now, addr, mtu) else {
-            return false;
-        };
-        let there = self.dests.iter_mut();
-        for dest in there.filter(|dest| dest.spec.addr == addr) {
-            dest.way = Some(told);
-        }
-        true
+        self.ways.learn(now, addr, mtu)
     }
 
-    /// How long packets to an address may be, as routers told it.
+    /// How long packets to an address may be as routers told it; the greatest of all where they told nothing.
+    #[inline]
     pub fn path_mtu(&self, now: Time, addr: IpAddr) -> u16 {
-        self.ways
-            .of(addr)
-            .filter(|told| now < told.until)
-            .map_or(u16::MAX, |told| told.mtu)
+        self.ways.of(now, addr).map_or(u16::MAX, |told| told.mtu)
     }
 }
 
@@ -100,15 +90,19 @@ mod tests {
         let mut ways = Ways::default();
         let addr: IpAddr = "10.0.0.11".parse().unwrap();
         let at = Time::from_secs;
-        let mtu = |told: Option<Told>| told.map(|told| told.mtu);
-        assert_eq!(mtu(ways.learn(at(0), addr, 1400)), Some(1400));
-        assert_eq!(ways.learn(at(1), addr, 1450), None);
-        assert_eq!(mtu(ways.learn(at(2), addr, 1300)), Some(1300));
-        assert_eq!(ways.learn(at(3), addr, 1300), None);
-        assert_eq!(mtu(ways.learn(at(303), addr, 1300)), Some(1300));
-        assert_eq!(ways.learn(at(902), addr, 1350), None);
-        assert_eq!(mtu(ways.learn(at(903), addr, 1350)), Some(1350));
-        assert_eq!(mtu(ways.learn(at(904), addr, 0)), Some(552));
-        assert_eq!(ways.of("10.0.0.12".parse().unwrap()), None);
+        let mut learn = |seconds, mtu| {
+            let news = ways.learn(at(seconds), addr, mtu);
+            (news, ways.of(at(seconds), addr).map(|told| told.mtu))
+        };
+        assert_eq!(learn(0, 1400), (true, Some(1400)));
+        assert_eq!(learn(1, 1450), (false, Some(1400)));
+        assert_eq!(learn(2, 1300), (true, Some(1300)));
+        assert_eq!(learn(3, 1300), (false, Some(1300)));
+        assert_eq!(learn(303, 1300), (true, Some(1300)));
+        assert_eq!(learn(902, 1350), (false, Some(1300)));
+        assert_eq!(learn(903, 1350), (true, Some(1350)));
+        assert_eq!(learn(904, 0), (true, Some(552)));
+        assert_eq!(ways.of(at(904), "10.0.0.12".parse().unwrap()), None);
+        assert_eq!(ways.of(at(1504), addr), None);
     }
 }

@@ -70,7 +70,7 @@ struct Moment {
     /// The same in ticks.
     tick: Tick,
     /// Whether one of its packets went the ordinary way: it may have made or ended connections, or brought news of
-    /// neighbours.
+    /// neighbours; or one began a connection under NAT, which may be newer than what the index suggested for a reply.
     disturbed: bool,
 }
 
@@ -129,10 +129,10 @@ impl<F: Frame> Worker<F> {
         let (mut frames, mut left) = (frames.drain(..), glances.as_slice());
         while let Some(glance) = left.first() {
             let (taken, unusual) = match glance.way {
-                Way::In4 => self.run::<V4, true>(moment, &mut frames, left, io),
-                Way::Out4 => self.run::<V4, false>(moment, &mut frames, left, io),
-                Way::In6 => self.run::<V6, true>(moment, &mut frames, left, io),
-                Way::Out6 => self.run::<V6, false>(moment, &mut frames, left, io),
+                Way::In4 => self.run::<V4, true>(&mut moment, &mut frames, left, io),
+                Way::Out4 => self.run::<V4, false>(&mut moment, &mut frames, left, io),
+                Way::In6 => self.run::<V6, true>(&mut moment, &mut frames, left, io),
+                Way::Out6 => self.run::<V6, false>(&mut moment, &mut frames, left, io),
                 Way::Ordinary => (1, frames.next()),
                 Way::Over => {
                     self.put_over(glance.owner, frames.next());
@@ -182,7 +182,7 @@ impl<F: Frame> Worker<F> {
     #[inline(never)]
     fn run<A: Tables<F>, const IN: bool>(
         &mut self,
-        moment: Moment,
+        moment: &mut Moment,
         frames: &mut Drain<'_, F>,
         glances: &[Glance],
         io: &mut impl Io<F>,
@@ -194,14 +194,14 @@ impl<F: Frame> Worker<F> {
             let Some(frame) = frames.next() else { break };
             taken += 1;
             let passed = if IN {
-                self.inbound::<A, false>(moment, glance, frame, io)
+                self.inbound::<A, false>(*moment, glance, frame, io)
             } else {
-                self.outbound::<A>(moment, glance, frame, io)
+                self.outbound::<A>(*moment, glance, frame, io)
             };
             let Err(frame) = passed else { continue };
             let passed = if IN && self.net.vip_hints().crowded() {
-                A::table_mut(self).settle();
-                self.answer_after_all::<A>(moment, glance, frame, io)
+                moment.disturbed |= A::table_mut(self).settle();
+                self.answer_after_all::<A>(*moment, glance, frame, io)
             } else {
                 Err(frame)
             };
@@ -211,7 +211,7 @@ impl<F: Frame> Worker<F> {
             }
         }
         if IN {
-            A::table_mut(self).settle();
+            moment.disturbed |= A::table_mut(self).settle();
         }
         (taken, unusual)
     }

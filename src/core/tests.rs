@@ -534,6 +534,28 @@ fn a_packet_that_goes_the_ordinary_way_does_not_overtake_others_of_its_burst() {
     }
 }
 
+#[test]
+fn a_reply_is_the_newest_connection_s_though_that_began_in_the_same_burst() {
+    for workers in WORKERS {
+        let mut rig = Rig::new(workers);
+        let [_, mut reply] = known_nat_connection(&mut rig, "10.0.0.11");
+        reply[..6].copy_from_slice(&mac(0));
+        let service = rig.service(proto::TCP, "192.0.2.101", 80, SchedKind::Rr);
+        rig.dest(service, "10.0.0.11", 8080, Forward::Masq);
+        let request = |port, flags| {
+            let (client, virt) = (("198.18.0.1", port), ("192.0.2.101", 80));
+            segment(0, proto::TCP, client, virt, flags)
+        };
+        // From the first one on the way to the dest is known.
+        rig.send(0, &request(999, 2));
+        rig.send(0, &request(999, 2));
+        let burst = [request(1000, 2), reply];
+        let sent = rig.send_burst(0, burst.iter().map(|f| MemFrame::new(f)).collect());
+        let sources: Vec<String> = sent.iter().map(|(_, frame)| read(frame).0).collect();
+        assert_eq!(sources, ["198.18.0.1:1000", "192.0.2.101:80"]);
+    }
+}
+
 /// An ICMP error for the balancer itself about what it sent to `server` by an IPIP tunnel; `inside` is the packet in there.
 fn about_tunnel(server: &str, code: u8, mtu: u16, inside: &[u8]) -> Vec<u8> {
     let addr = |text: &str| text.parse::<std::net::Ipv4Addr>().unwrap().octets();

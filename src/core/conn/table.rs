@@ -311,12 +311,14 @@ impl<F: Family> ConnTable<F> {
     }
 
     /// Lets servers' replies find what [`Self::insert_late`] added. Due before anything is looked for or changed but by
-    /// clients' packets.
+    /// clients' packets. Returns whether there was any.
     #[inline(always)]
-    pub(crate) fn settle(&mut self) {
-        if !self.late.is_empty() {
+    pub(crate) fn settle(&mut self) -> bool {
+        let any = !self.late.is_empty();
+        if any {
             self.enter_late();
         }
+        any
     }
 
     #[inline(never)]

@@ -158,6 +158,85 @@ fn all_lines_of_a_restore_go_over_one_connection() {
     assert_eq!(state.services.len(), 50);
     // Its first question leaves something unread.
     assert!(state.connections <= 2, "{}", state.connections);
+    assert!(state.questions <= 2, "{}", state.questions);
+}
+
+#[test]
+fn a_question_that_is_answered_here_is_answered_like_any_other() {
+    let bench = Bench::new("here");
+    // The first socket's question goes to the server and leaves the connection to the others. Of these, the first reads its
+    // answer whole before it goes on, the second nothing, the third never goes on, and the fourth has to do without it.
+    let found = bench.python(&format!(
+        "{NETLINK}
+def new():
+    s = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 16)
+    s.bind((0, 0))
+    return s
+def question(number):
+    question = bytearray(ask('IPVS', number))
+    question[6] = 5
+    return question
+def answers(s, count):
+    for _ in range(count):
+        size, kind, flags, number, port = struct.unpack('IHHII', s.recv(65536)[:16])
+        print(size, kind, number, port == s.getsockname()[0])
+def readable(s):
+    return select.select([s], [], [], 0)[0] == [s]
+s = new()
+s.send(question(1))
+answers(s, 2)
+s.close()
+s = new()
+s.send(question(2))
+print(readable(s))
+answers(s, 2)
+print(readable(s))
+s.send(request(33, 12, 5, 3))
+answers(s, 1)
+s.close()
+s = new()
+s.send(question(4))
+s.send(request(33, 12, 5, 5))
+answers(s, 3)
+s.close()
+s = new()
+s.send(question(6))
+answers(s, 2)
+t = new()
+t.send(question(7))
+answers(t, 2)
+t.send(request(33, 12, 5, 8))
+answers(t, 1)
+s.send(request(33, 12, 5, 9))
+answers(s, 1)
+os.closerange(3, 100)"
+    ));
+    let pair = |number: u32| format!("64 16 {number} True\n36 2 {number} True\n");
+    let expected = [1, 2, 4, 6, 7].map(pair);
+    let set = |number: u32| format!("36 2 {number} True\n");
+    let [first, second, third, fourth, fifth] = expected;
+    assert_eq!(
+        found,
+        [
+            first,
+            "True\n".into(),
+            second,
+            "False\n".into(),
+            set(3),
+            third,
+            set(5),
+            fourth,
+            fifth,
+            set(8),
+            set(9),
+        ]
+        .concat()
+    );
+    let questions = bench.state.lock().unwrap().questions;
+    assert_eq!(
+        questions, 2,
+        "the first one, and the one that nobody waited for"
+    );
 }
 
 #[test]

@@ -190,11 +190,9 @@ impl<T: Zeroable> HugeSlice<T> {
             owns: PhantomData,
         })
     }
-}
 
-impl<T: Zeroable> HugeSlice<T> {
-    /// Writes to the place of an element, and leaves it as it is. The first time somebody writes to a page the kernel clears it,
-    /// which takes some 100 µs for a huge one: to be done when nobody waits.
+    /// Writes to the place of an element, and leaves it as it is. The first time somebody writes to a page the kernel
+    /// clears it, which takes some 100 µs for a huge one: to be done when nobody waits.
     pub fn touch(&mut self, at: usize) {
         const { assert!(size_of::<T>() > 0, "there is something to touch") };
         let place = std::ptr::from_mut(&mut self[at]).cast::<MaybeUninit<u8>>();

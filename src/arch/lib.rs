@@ -1,5 +1,6 @@
 //! What the machine offers beyond plain Rust, behind safe interfaces: prefetch, keyed hashing of flow keys, slices on huge
-//! pages, bytes compared many at once, clocks. The unsafe code is in `bytes`, `prefetch`, `huge` and `clock`, each of which says what keeps it sound.
+//! pages, bytes compared many at once, clocks. The unsafe code is in `bytes`, `prefetch`, `huge` and `clock`, each of which
+//! says what keeps it sound.
 
 pub mod bytes;
 pub mod clock;

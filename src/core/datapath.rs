@@ -29,8 +29,8 @@ use crate::worker::{Io, Tables, Worker};
 pub(crate) type Passed<F> = Option<Packet<F>>;
 
 impl<F: Frame> Worker<F> {
-    /// A frame from a port that does not go the express way. `fresh`: nobody has asked yet which worker it is for. `hint` is the hash that its packet's connection would be found
-    /// by, if it is to an address of ours or not.
+    /// A frame from a port that does not go the express way. `fresh`: nobody has asked yet which worker it is for. `hint` is
+    /// the hash that its packet's connection would be found by, if it is to an address of ours or not.
     pub(crate) fn ordinary(
         &mut self,
         now: Time,

@@ -200,7 +200,7 @@ impl<F: Frame> Worker<F> {
             };
             let Err(frame) = passed else { continue };
             let passed = if IN && self.net.vip_hints().crowded() {
-                moment.disturbed |= A::table_mut(self).settle();
+                moment.disturbed |= A::table_mut(self).admit_late();
                 self.answer_after_all::<A>(*moment, glance, frame, io)
             } else {
                 Err(frame)
@@ -211,7 +211,7 @@ impl<F: Frame> Worker<F> {
             }
         }
         if IN {
-            moment.disturbed |= A::table_mut(self).settle();
+            moment.disturbed |= A::table_mut(self).admit_late();
         }
         (taken, unusual)
     }
@@ -360,7 +360,7 @@ impl<F: Frame> Worker<F> {
             _ => return Err(frame),
         };
         if let Some(step) = step {
-            self.settle::<A>(id, moment.tick, step);
+            self.follow_up::<A>(id, moment.tick, step);
         }
         Ok(())
     }
@@ -425,14 +425,14 @@ impl<F: Frame> Worker<F> {
         shorten(&mut frame, l3 + len);
         exit.send(frame, l3, net, io);
         if let Some(step) = step {
-            self.settle::<A>(id, moment.tick, step);
+            self.follow_up::<A>(id, moment.tick, step);
         }
         Ok(())
     }
 
     /// What is left to do after a packet that changed its connection.
     #[inline(never)]
-    fn settle<A: Tables<F>>(&mut self, id: ConnId, tick: Tick, step: Step) {
+    fn follow_up<A: Tables<F>>(&mut self, id: ConnId, tick: Tick, step: Step) {
         let table = A::table_mut(self);
         table.touch(id, tick);
         let Some(record) = table.get(id) else { return };

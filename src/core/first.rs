@@ -15,7 +15,7 @@ use crate::worker::{Tables, Worker};
 impl<F: Frame> Worker<F> {
     /// Makes the connection of a plain packet to a virtual address that is of no connection so far; `hash` is that of its key.
     /// Once there is one the packet is of a known connection, whichever way it goes. `None`: nothing was changed.
-    /// Replies find it after [`crate::conn::ConnTable::settle`].
+    /// Replies find it after [`crate::conn::ConnTable::admit_late`].
     pub(crate) fn open<A: Tables<F>>(
         &mut self,
         now: Time,

@@ -1,6 +1,6 @@
 //! What a host says to those who knock at a closed port, for addresses of ours with no host behind the port to say it:
-//! a reset for TCP (RFC 9293, 3.10.7.1), port unreachable for UDP, protocol unreachable for SCTP. The resets of a server that is the balancer itself
-//! count for its connections, as they do in the kernel.
+//! a reset for TCP (RFC 9293, 3.10.7.1), port unreachable for UDP, protocol unreachable for SCTP. The resets of a server that
+//! is the balancer itself count for its connections, as they do in the kernel.
 
 use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
 use ripvs_packet::{icmp, ipv4, ipv6, parse, tcp, udp, Frame};

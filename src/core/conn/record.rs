@@ -51,7 +51,8 @@ zeroable! {
         n_control: u16,
         /// The controlling record's place, or, in a template, which nothing controls, the number of connections controlled.
         control: u32,
-        /// The datapath's to use as it likes, 0 at first unless it said otherwise; no use in a template, which keeps its hash there.
+        /// The datapath's to use as it likes, 0 at first unless it said otherwise; no use in a template, which keeps its
+        /// hash there.
         pub hop_in: u32,
         /// As `hop_in`.
         pub hop_out: u32,

@@ -262,12 +262,12 @@ impl<F: Family> ConnTable<F> {
     pub fn insert(&mut self, now: Tick, new: &NewConn<F>) -> Result<ConnId, TableFull> {
         let hash = self.hash_in(&new.key);
         let id = self.insert_late(now, new, hash)?;
-        self.settle();
+        self.admit_late();
         Ok(id)
     }
 
     /// As [`Self::insert`], where the hash of its key is known; but replies of a NAT connection's server find it only after
-    /// [`Self::settle`], so that the memory for that may come meanwhile.
+    /// [`Self::admit_late`], so that the memory for that may come meanwhile.
     ///
     /// # Errors
     /// The table is full.
@@ -295,7 +295,7 @@ impl<F: Family> ConnTable<F> {
         let (inbound, outbound) = self.hashes(&self.records[id as usize], hash);
         if outbound.is_none() || self.late.is_full() {
             // Of entries that look alike to a reply the newest is to be the first.
-            self.settle();
+            self.admit_late();
         }
         if let Some(hash) = outbound {
             self.index.prefetch(hash);
@@ -313,7 +313,7 @@ impl<F: Family> ConnTable<F> {
     /// Lets servers' replies find what [`Self::insert_late`] added. Due before anything is looked for or changed but by
     /// clients' packets. Returns whether there was any.
     #[inline(always)]
-    pub(crate) fn settle(&mut self) -> bool {
+    pub(crate) fn admit_late(&mut self) -> bool {
         let any = !self.late.is_empty();
         if any {
             self.enter_late();

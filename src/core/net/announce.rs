@@ -20,6 +20,14 @@ struct Announcement {
     begun: u64,
 }
 
+/// An announcement whose time has come.
+pub(super) enum Due {
+    /// To be sent.
+    Send(IfaceId, IpAddr),
+    /// Withdrawn meanwhile.
+    Void,
+}
+
 /// What is still to be announced.
 #[derive(Default)]
 pub(super) struct Announcements {
@@ -60,8 +68,8 @@ impl Announcements {
         }
     }
 
-    /// The next that is due, to be sent; `None` of one that was withdrawn.
-    pub fn next(&mut self, now: Time) -> Option<Option<(IfaceId, IpAddr)>> {
+    /// The next that is due.
+    pub fn next(&mut self, now: Time) -> Option<Due> {
         let queue = match self.new.is_empty() {
             false => &mut self.new,
             true => &mut self.again,
@@ -81,7 +89,10 @@ impl Announcements {
         if self.is_empty() {
             self.withdrawn.clear();
         }
-        Some((!void).then_some((iface, addr)))
+        Some(match void {
+            true => Due::Void,
+            false => Due::Send(iface, addr),
+        })
     }
 
     fn is_empty(&self) -> bool {
@@ -106,7 +117,9 @@ mod tests {
     fn sent(all: &mut Announcements, seconds: u64) -> Vec<(u16, IpAddr)> {
         let mut sent = Vec::new();
         while let Some(next) = all.next(Time::from_secs(seconds)) {
-            sent.extend(next.map(|(iface, addr)| (iface.0, addr)));
+            if let Due::Send(iface, addr) = next {
+                sent.push((iface.0, addr));
+            }
         }
         sent
     }

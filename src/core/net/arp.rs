@@ -7,10 +7,11 @@ use ripvs_packet::arp::{self, Arp};
 use ripvs_packet::eth::{self, ethertype};
 use ripvs_packet::{Frame, PacketIo};
 
+use super::announce::Due;
 use super::iface::{Iface, Mac, MacKind, MAC_BROADCAST};
 use super::ingress::Ingress;
 use super::neigh::{Heard, Replace};
-use super::route::{LocalKind, RouteHit};
+use super::route::RouteHit;
 use super::{source_for, Net, Outcome};
 use crate::types::{IfaceId, Time};
 use crate::verdict::{Drop, Verdict};
@@ -67,7 +68,7 @@ impl<F: Frame> Net<F> {
         }
         let ours = self.is_local(target.into());
         // Our own address in another's mouth, be it a duplicate or our own announcement come back, teaches nothing.
-        let sender_ours = self.routes.local(sender.into()) == Some(LocalKind::Unicast);
+        let sender_ours = self.routes.is_ours(sender.into());
         if operation == arp::REQUEST && ours && (sender.is_unspecified() || !sender_ours) {
             if !sender.is_unspecified() {
                 let heard = Heard {
@@ -196,9 +197,9 @@ impl<F: Frame> Net<F> {
         for _ in 0..PER_TICK {
             match self.announce.next(now) {
                 None => return,
-                Some(None) => {}
-                Some(Some((iface, IpAddr::V4(addr)))) => self.arp_announce(iface, addr, io),
-                Some(Some((iface, IpAddr::V6(addr)))) => self.nd_announce(iface, addr, io),
+                Some(Due::Void) => {}
+                Some(Due::Send(iface, IpAddr::V4(addr))) => self.arp_announce(iface, addr, io),
+                Some(Due::Send(iface, IpAddr::V6(addr))) => self.nd_announce(iface, addr, io),
             }
         }
     }

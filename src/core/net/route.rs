@@ -385,7 +385,7 @@ impl Routes {
     /// Makes `addr` ours, or once more so. Returns whether it was not before. What is kept of routes stays good unless
     /// somebody else had that address: see [`Net::vip_add`](super::Net::vip_add).
     pub(super) fn vip_add(&mut self, addr: IpAddr) -> bool {
-        let new = self.local(addr) != Some(LocalKind::Unicast);
+        let new = !self.is_ours(addr);
         self.local.entry(Prefix::host(addr)).vips += 1;
         if self.vips.insert(addr, ()).is_none() {
             self.hints.add(words(addr));
@@ -407,7 +407,7 @@ impl Routes {
             self.hints.remove(words(addr));
         }
         self.local_drop_unused(prefix);
-        self.local(addr) != Some(LocalKind::Unicast)
+        !self.is_ours(addr)
     }
 
     fn local_drop_unused(&mut self, prefix: Prefix) {

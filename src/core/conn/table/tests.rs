@@ -368,7 +368,7 @@ fn run<F: Family>(seed: u64) {
     for step in 0..400 {
         let what = model.random.below(20);
         if what > 8 {
-            model.table.settle();
+            model.table.admit_late();
         }
         match what {
             0..=8 => model.insert(),
@@ -379,11 +379,11 @@ fn run<F: Family>(seed: u64) {
             _ => model.advance(),
         }
         if step % 8 == 0 {
-            model.table.settle();
+            model.table.admit_late();
             model.check();
         }
     }
-    model.table.settle();
+    model.table.admit_late();
     model.check();
 }
 

@@ -182,26 +182,28 @@ impl<F: Frame> Worker<F> {
     #[inline(never)]
     fn run<A: Tables<F>, const IN: bool>(
         &mut self,
-        moment: &mut Moment,
+        burst: &mut Moment,
         frames: &mut Drain<'_, F>,
         glances: &[Glance],
         io: &mut impl Io<F>,
     ) -> (usize, Option<F>) {
         let way = if IN { A::IN } else { A::OUT };
+        // A copy, for the sake of registers.
+        let mut moment = *burst;
         let mut taken = 0;
         let mut unusual = None;
         for glance in glances.iter().take_while(|glance| glance.way == way) {
             let Some(frame) = frames.next() else { break };
             taken += 1;
             let passed = if IN {
-                self.inbound::<A, false>(*moment, glance, frame, io)
+                self.inbound::<A, false>(moment, glance, frame, io)
             } else {
-                self.outbound::<A>(*moment, glance, frame, io)
+                self.outbound::<A>(moment, glance, frame, io)
             };
             let Err(frame) = passed else { continue };
             let passed = if IN && self.net.vip_hints().crowded() {
                 moment.disturbed |= A::table_mut(self).admit_late();
-                self.answer_after_all::<A>(*moment, glance, frame, io)
+                self.answer_after_all::<A>(moment, glance, frame, io)
             } else {
                 Err(frame)
             };
@@ -211,7 +213,7 @@ impl<F: Frame> Worker<F> {
             }
         }
         if IN {
-            moment.disturbed |= A::table_mut(self).admit_late();
+            burst.disturbed = moment.disturbed | A::table_mut(self).admit_late();
         }
         (taken, unusual)
     }

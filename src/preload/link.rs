@@ -14,7 +14,7 @@ use rustix::fs::OFlags;
 use rustix::io::{Errno, FdFlags};
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::sockopt::{self, Timeout};
-use rustix::net::{AddressFamily, RecvFlags, SendFlags, SocketFlags, SocketType};
+use rustix::net::{RecvFlags, SendFlags};
 
 use crate::table::{self, Kind};
 use crate::{next, request, tell};
@@ -36,48 +36,15 @@ struct Session {
     answered: bool,
     /// Whether the answer to it has come to its end.
     complete: bool,
-    /// The other end of what the program has in place of the connection, while it reads our own answer to its question.
-    questioned: Option<Own>,
-}
-
-/// A descriptor of our own among the program's. A program that closes whatever is open closes ours too: then the number
-/// may be that of another file by now, which is not to be touched.
-#[derive(Debug)]
-struct Own {
-    held: Option<OwnedFd>,
-    /// The file that this was.
-    file: Option<u64>,
-}
-
-impl Own {
-    fn new(held: OwnedFd) -> Own {
-        Own {
-            file: table::identity(held.as_raw_fd()),
-            held: Some(held),
-        }
-    }
-
-    /// The descriptor, if it is still ours.
-    fn take(&mut self) -> Option<OwnedFd> {
-        let held = self.held.take()?;
-        if self.file.is_some() && self.file == table::identity(held.as_raw_fd()) {
-            return Some(held);
-        }
-        let _ = held.into_raw_fd();
-        None
-    }
-}
-
-impl Drop for Own {
-    fn drop(&mut self) {
-        drop(self.take());
-    }
 }
 
 /// The connection of the last socket, kept for the next one: ipvsadm opens a socket for every line that it restores.
 #[derive(Debug)]
 struct Spare {
-    door: Own,
+    /// Our own descriptor of it.
+    door: Option<OwnedFd>,
+    /// The file that this was.
+    file: Option<u64>,
     /// The program's descriptor for it.
     fd: RawFd,
 }
@@ -85,14 +52,32 @@ struct Spare {
 impl Spare {
     fn new(door: OwnedFd, fd: RawFd) -> Spare {
         Spare {
-            door: Own::new(door),
+            file: table::identity(door.as_raw_fd()),
+            door: Some(door),
             fd,
         }
     }
 
+    /// The connection, unless a program that closes whatever is open has closed ours too: then the number may be that of
+    /// another file by now, which is not to be touched.
+    fn take(&mut self) -> Option<OwnedFd> {
+        let door = self.door.take()?;
+        if self.file.is_some() && self.file == table::identity(door.as_raw_fd()) {
+            return Some(door);
+        }
+        let _ = door.into_raw_fd();
+        None
+    }
+
     /// Whether the program still has the socket that the connection was given to.
     fn is_open(&self) -> bool {
-        self.door.file.is_some() && self.door.file == table::identity(self.fd)
+        self.file.is_some() && self.file == table::identity(self.fd)
+    }
+}
+
+impl Drop for Spare {
+    fn drop(&mut self) {
+        drop(self.take());
     }
 }
 
@@ -114,30 +99,18 @@ pub fn path() -> &'static PathBuf {
     PATH.get_or_init(|| client::socket_path(None))
 }
 
-/// Puts a connection to ripvsd in the place of a netlink socket, and sends the question for the family that wants it. Where
-/// a connection is at hand, the question is answered here instead: the answer is always the same.
+/// Puts a connection to ripvsd in the place of a netlink socket.
 ///
 /// # Errors
-/// Where there is no ripvsd, ENOENT: the kernel's answer where there is no IPVS. The user is told more. Else as send(2).
-pub fn take_over(
-    fd: BorrowedFd<'_>,
-    mut question: Vec<u8>,
-    flags: SendFlags,
-) -> Result<usize, Errno> {
+/// Where there is no ripvsd, ENOENT: the kernel's answer where there is no IPVS. The user is told more.
+pub fn take_over(fd: BorrowedFd<'_>) -> Result<(), Errno> {
     let port = port_of(fd)?;
-    request::name_sender(&mut question, port);
-    let mut session = Session {
-        port,
-        ..Session::default()
-    };
     let mut spare = spare();
     let kept = spare.take_if(|spare| !spare.is_open());
     let kept = kept.and_then(|mut spare| {
         let fd = spare.fd;
-        spare.door.take().filter(|door| is_clean(door, fd))
+        spare.take().filter(|door| is_clean(door, fd))
     });
-    let answers = kept.as_ref().and(request::family_answers(&question));
-    let length = question.len();
     let door = match kept {
         Some(door) => door,
         None => connect(Duration::ZERO).map_err(|trouble| {
@@ -149,57 +122,17 @@ pub fn take_over(
             }
         })?,
     };
-    let here = answers.is_some();
-    if let Some(answers) = answers {
-        let (ours, theirs) = rustix::net::socketpair(
-            AddressFamily::UNIX,
-            SocketType::SEQPACKET,
-            SocketFlags::CLOEXEC,
-            None,
-        )?;
-        for answer in answers {
-            rustix::net::send(&ours, &answer, SendFlags::NOSIGNAL)?;
-        }
-        replace(fd, &theirs)?;
-        session.questioned = Some(Own::new(ours));
-        session.last = std::mem::take(&mut question);
-        session.complete = true;
-    } else {
-        replace(fd, &door)?;
-    }
+    replace(fd, &door)?;
     if spare.is_none() && alone_after_fork() {
         *spare = Some(Spare::new(door, fd.as_raw_fd()));
     }
     drop(spare);
+    let session = Session {
+        port,
+        ..Session::default()
+    };
     sessions().insert(fd.as_raw_fd(), session);
     table::set(fd.as_raw_fd(), Kind::Link);
-    if here {
-        return Ok(length);
-    }
-    send(fd, question, flags)
-}
-
-/// Gives the program its connection after it was answered here. A question whose answer it has not read yet goes to ripvsd
-/// after all, so that answers stay in their order.
-fn go_through(fd: BorrowedFd<'_>) -> Result<(), Errno> {
-    let unread = rustix::net::recv(fd, &mut [0u8; 1][..], RecvFlags::PEEK | RecvFlags::DONTWAIT);
-    let mut spare = spare();
-    let own = spare.as_mut().filter(|spare| spare.fd == fd.as_raw_fd());
-    match own.and_then(|spare| spare.door.take()) {
-        Some(door) => {
-            replace(fd, &door)?;
-            table::set(fd.as_raw_fd(), Kind::Link);
-            *spare = Some(Spare::new(door, fd.as_raw_fd()));
-        }
-        None => renew(fd, patience(fd))?,
-    }
-    drop(spare);
-    if unread.is_ok() {
-        let question = sessions()
-            .get(&fd.as_raw_fd())
-            .map(|session| session.last.clone());
-        rustix::net::send(fd, &question.unwrap_or_default(), SendFlags::NOSIGNAL)?;
-    }
     Ok(())
 }
 
@@ -236,12 +169,6 @@ pub fn port(fd: RawFd) -> u32 {
 pub fn send(fd: BorrowedFd<'_>, mut datagram: Vec<u8>, flags: SendFlags) -> Result<usize, Errno> {
     let flags = flags | SendFlags::NOSIGNAL;
     request::name_sender(&mut datagram, port(fd.as_raw_fd()));
-    let questioned = sessions()
-        .get_mut(&fd.as_raw_fd())
-        .and_then(|session| session.questioned.take());
-    if questioned.is_some() {
-        go_through(fd)?;
-    }
     let sent = match rustix::net::send(fd, &datagram, flags) {
         Err(Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN | Errno::CONNREFUSED) => {
             renew(fd, patience(fd))?;

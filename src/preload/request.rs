@@ -2,7 +2,7 @@
 
 use ripvs_api::ctrl::{Query, CTRL_ID};
 use ripvs_api::nl::{self, flags, kind};
-use ripvs_api::{ipvs, Outgoing, Reply, Request};
+use ripvs_api::{ipvs, Request};
 
 /// Longest datagram that may ask for a family by name: the question is one short message.
 pub const QUESTION_MAX: usize = 4096;
@@ -14,25 +14,6 @@ pub fn asks_for_ipvs(datagram: &[u8]) -> bool {
             && matches!(Request::decode(&message),
                         Ok(Request::Families(Query::Name(name))) if name == ipvs::NAME)
     })
-}
-
-/// The datagrams that answer the question for the family IPVS, if that is all there is in this one.
-pub fn family_answers(datagram: &[u8]) -> Option<Vec<Vec<u8>>> {
-    let mut messages = nl::messages(datagram);
-    let (message, None) = (messages.next()?, messages.next()) else {
-        return None;
-    };
-    let Ok(Request::Families(query @ Query::Name(_))) = Request::decode(&message) else {
-        return None;
-    };
-    let mut out = Outgoing::new();
-    for family in query.answer().ok()? {
-        out.reply(&message.header, &Reply::Family(family));
-    }
-    if message.header.wants_ack() {
-        out.ack(&message.header);
-    }
-    Some(out.take())
 }
 
 /// Puts the socket's port id where a message has none, as answers repeat it and the kernel would name it in them.

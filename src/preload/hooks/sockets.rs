@@ -64,23 +64,22 @@ unsafe fn outgoing(fd: c_int, kind: Kind, parts: &[iovec], flags: c_int) -> Sent
     let Some(borrowed) = table::borrow(fd) else {
         return Sent::ByKernel;
     };
-    let flags = SendFlags::from_bits_retain(flags as u32);
     match kind {
         Kind::Setting | Kind::File => return Sent::ByKernel,
         Kind::Link => {}
         Kind::Netlink => {
             let length: usize = parts.iter().map(|part| part.iov_len).sum();
-            if length > request::QUESTION_MAX {
-                return Sent::ByKernel;
-            }
             // SAFETY: as the caller promises.
-            let datagram = unsafe { gather(parts) };
-            if !request::asks_for_ipvs(&datagram) {
+            if length > request::QUESTION_MAX || !request::asks_for_ipvs(&unsafe { gather(parts) })
+            {
                 return Sent::ByKernel;
             }
-            return Sent::Done(link::take_over(borrowed, datagram, flags));
+            if let Err(errno) = link::take_over(borrowed) {
+                return Sent::Done(Err(errno));
+            }
         }
     }
+    let flags = SendFlags::from_bits_retain(flags as u32);
     // SAFETY: as the caller promises.
     Sent::Done(link::send(borrowed, unsafe { gather(parts) }, flags))
 }

@@ -23,8 +23,6 @@ pub struct State {
     pub swallow: u32,
     /// How many connections there have been.
     pub connections: u32,
-    /// How many questions for a family.
-    pub questions: u32,
 }
 
 pub type Shared = Arc<Mutex<State>>;
@@ -93,7 +91,6 @@ fn answer(datagram: &[u8], connection: &OwnedFd, state: &Shared) -> bool {
     for incoming in Incoming::read(datagram) {
         let mut state = state.lock().unwrap();
         let family = matches!(incoming.request, Ok(Request::Families(_)));
-        state.questions += u32::from(family);
         if !family && state.swallow > 0 {
             state.swallow -= 1;
             return false;

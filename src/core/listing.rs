@@ -76,10 +76,11 @@ impl<F: Frame> Worker<F> {
             state: state::name(record.proto(), record.flags(), record.state),
             expires: record.expires().until(now.tick()),
             flags: record.flags().listed(),
-            pe: match self.calls.of_template(A::IS_V6, id) {
-                Some(call_id) if record.has(Flags::TEMPLATE) => Some(("sip", call_id.to_vec())),
-                _ => None,
-            },
+            pe: record
+                .has(Flags::TEMPLATE)
+                .then(|| self.calls.of_template(A::IS_V6, id))
+                .flatten()
+                .map(|call_id| ("sip", call_id.to_vec())),
         }
     }
 }

@@ -302,7 +302,8 @@ lab_down() {
 
 # lab_down_at_exit: also on Ctrl-C and on errors.
 lab_down_at_exit() {
-    trap lab_down EXIT
+    # Nothing stops it half-way, not a second Ctrl-C either.
+    trap 'trap "" INT TERM HUP; lab_down' EXIT
     trap 'exit 130' INT
     trap 'exit 143' TERM HUP
 }

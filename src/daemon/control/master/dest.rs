@@ -109,7 +109,8 @@ impl Master {
         config: Result<DestConfig, Errno>,
         fleet: &mut Fleet,
     ) -> Result<(), Errno> {
-        let service = self.service(self.need(key)?)?;
+        let service_id = self.need(key)?;
+        let service = self.service(service_id)?;
         let config = config?;
         self.check_dest(service, &config)?;
         let id = *service.by_key.get(&config.key).ok_or(Errno::NOENT)?;
@@ -124,7 +125,6 @@ impl Master {
             id,
             spec: spec.clone(),
         });
-        let service_id = self.need(key)?;
         self.touch_maglev(service_id);
         Ok(())
     }

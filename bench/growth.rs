@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use allocation_counter::measure;
 use ripvs_core::delta::Delta;
+use ripvs_core::ledger::{Account, Ledger};
 use ripvs_core::net::NetConfig;
 use ripvs_core::*;
 
@@ -23,7 +24,9 @@ fn addr(first: u8, n: u32) -> IpAddr {
 
 /// Services with dests of all kinds, each at an address of its own, and a client's network for some of the addresses.
 fn changes(services: u32) -> impl Iterator<Item = Delta> {
-    (0..services).flat_map(|n| {
+    let mut ledger = Ledger::default();
+    let mut accounts = (0..services * DESTS).map(move |n| ledger.open(DestId(n)));
+    (0..services).flat_map(move |n| {
         let id = ServiceId(n);
         let spec = ServiceSpec {
             key: ServiceKey::Addr {
@@ -41,9 +44,10 @@ fn changes(services: u32) -> impl Iterator<Item = Delta> {
         let service = Delta::ServiceAdd {
             id,
             spec: Arc::new(spec),
-            tally: Arc::default(),
         };
-        let dests = (n * DESTS..(n + 1) * DESTS).map(move |n| Delta::DestAdd {
+        let accounts: Vec<Account> = accounts.by_ref().take(DESTS as usize).collect();
+        let dests = (n * DESTS..(n + 1) * DESTS).zip(accounts);
+        let dests = dests.map(move |(n, tally)| Delta::DestAdd {
             service: id,
             id: DestId(n),
             spec: Arc::new(DestSpec {
@@ -56,7 +60,7 @@ fn changes(services: u32) -> impl Iterator<Item = Delta> {
                 tunnel: TunnelKind::Ipip,
                 tunnel_csum: TunnelCsum::None,
             }),
-            tally: Arc::default(),
+            tally,
         });
         std::iter::once(service).chain(dests)
     })

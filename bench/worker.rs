@@ -4,10 +4,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ripvs_core::delta::Delta;
+use ripvs_core::ledger::{Account, Ledger};
 use ripvs_core::net::{IfAddr, Iface, NetConfig, NetDelta, Prefix, RouteSpec};
 use ripvs_core::sched::{mh, Member};
 use ripvs_core::settings::Settings;
-use ripvs_core::tally::Tally;
 use ripvs_core::types::{Af, DestId, IfaceId, ServiceId, Time, WorkerId};
 use ripvs_core::{
     frag, service_flags, DestSpec, Forward, SchedKind, ServiceKey, ServiceSpec, TunnelCsum,
@@ -58,7 +58,8 @@ pub struct Bench {
     pub workers: Vec<Worker<PoolFrame>>,
     /// Their frames.
     pub pool: Pool,
-    dests: Vec<Arc<Tally>>,
+    ledger: Ledger,
+    dests: Vec<Account>,
     next_tick: u64,
 }
 
@@ -95,6 +96,7 @@ impl Bench {
         let mut bench = Bench {
             workers: (0..setup.workers).map(worker).collect::<Result<_, _>>()?,
             pool: Pool::new(4 * BURST, setup.workers > 1),
+            ledger: Ledger::default(),
             dests: Vec::new(),
             next_tick: 0,
         };
@@ -200,12 +202,11 @@ impl Bench {
                         pe_sip: false,
                         exact: false,
                     }),
-                    tally: Arc::default(),
                 },
             );
             let first = service * setup.dests;
             for n in 0..setup.dests {
-                let tally = Arc::<Tally>::default();
+                let tally = self.ledger.open(DestId(first + n));
                 self.dests.push(tally.clone());
                 self.apply(
                     now,

@@ -273,9 +273,9 @@ impl<F: Frame> Worker<F> {
                 if let Some(call_id) = &ask.call_id {
                     self.calls.insert(&key, call_id, A::IS_V6, id);
                 }
-                if let Some(entry) = self.services.dest(dest) {
-                    entry.tally.persistent(1);
-                    entry.tally.refs(1);
+                if let Some(tally) = self.services.ledger().dest(dest) {
+                    tally.persistent(1);
+                    tally.refs(1);
                 }
                 (id, dest)
             }

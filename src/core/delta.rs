@@ -5,26 +5,24 @@ use std::sync::Arc;
 
 use ripvs_arch::prefetch_read;
 
+use crate::ledger::Account;
 use crate::mark::MarkTable;
 use crate::net::{NeighEntry, NetDelta};
 use crate::sched::mh;
 use crate::settings::Settings;
 use crate::spec::{DestSpec, ServiceSpec};
-use crate::tally::Tally;
 use crate::types::{DestId, ServiceId};
 
 /// One change of what a worker knows. Ids are the control thread's to give; a change about an id that the worker does not
 /// know has no effect.
 #[derive(Clone, Debug)]
 pub enum Delta {
-    /// A new service. Its tally is this worker's own.
+    /// A new service.
     ServiceAdd {
         /// Its id.
         id: ServiceId,
         /// Its settings.
         spec: Arc<ServiceSpec>,
-        /// Where this worker counts its traffic.
-        tally: Arc<Tally>,
     },
     /// Other settings for a service (`ipvsadm -E`).
     ServiceEdit {
@@ -46,8 +44,8 @@ pub enum Delta {
         id: DestId,
         /// Its settings.
         spec: Arc<DestSpec>,
-        /// Where this worker counts its traffic.
-        tally: Arc<Tally>,
+        /// Where this worker counts its traffic: of the same number, in this worker's ledger.
+        tally: Account,
     },
     /// Other settings for a dest (`ipvsadm -e`).
     DestEdit {

@@ -19,12 +19,13 @@ use crate::conn::{ConnId, ConnTable, Flags, Key, OutKey, Record};
 use crate::family::{V4, V6};
 use crate::glance::{Glance, Way};
 use crate::hop::HopNumber;
-use crate::ledger::{Account, Ledger, Sums};
+use crate::ledger::Sums;
 use crate::message::{Frames, Msg};
 use crate::plain::{Parts, Plain};
 use crate::rewrite::{translate_ip, End, Side};
 use crate::spec::Forward;
 use crate::state::{self, Direction, Signal, Step, Timeouts};
+use crate::tally::Tally;
 use crate::tunnel::Wrapping;
 use crate::types::{proto, Tick, Time, WorkerId};
 use crate::verdict::Held;
@@ -150,7 +151,7 @@ impl<F: Frame> Worker<F> {
         }
         drop(frames);
         self.glances = glances;
-        self.sums.end(self.services.ledger(), &self.total);
+        self.sums.end(&self.total);
         for worker in 0..self.over.len() {
             self.hand_over_burst(WorkerId(worker as u16));
         }
@@ -301,22 +302,21 @@ impl<F: Frame> Worker<F> {
             return Err(frame);
         }
         let ledger = services.ledger();
-        let account = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
+        let tally = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
         let number = HopNumber(record.hop_in);
         let exit = usual!(frame, hops.usual(number, moment.now, net));
-        if !account.available {
+        if !tally.available() {
             return Err(frame);
         }
         let fits = len <= usize::from(exit.mtu);
         let books = Books {
             timeouts,
             secure,
-            ledger,
             sums,
         };
         let step = match record.forward() {
             Forward::Route if fits => {
-                let step = books.enter(record, account, Direction::Input, signal, len, moment.tick);
+                let step = books.enter(record, tally, Direction::Input, signal, len, moment.tick);
                 A::decrement_ttl(ip);
                 shorten(&mut frame, l3 + len);
                 exit.send(frame, l3, net, io);
@@ -324,7 +324,7 @@ impl<F: Frame> Worker<F> {
             }
             // A UDP datagram without a checksum gets one.
             Forward::Masq if fits && !lacks_checksum::<A>(ip, protocol) => {
-                let step = books.enter(record, account, Direction::Input, signal, len, moment.tick);
+                let step = books.enter(record, tally, Direction::Input, signal, len, moment.tick);
                 let server = End::<A> {
                     addr: record.daddr(),
                     port: record.dport(),
@@ -349,7 +349,7 @@ impl<F: Frame> Worker<F> {
                 }
                 let wrapping = Wrapping::of::<A>(dest, way, len, df && !cut, tos);
                 let wrapping = usual!(frame, wrapping);
-                let step = books.enter(record, account, Direction::Input, signal, len, moment.tick);
+                let step = books.enter(record, tally, Direction::Input, signal, len, moment.tick);
                 A::decrement_ttl(ip);
                 shorten(&mut frame, l3 + len);
                 let client = End::<A> {
@@ -396,11 +396,11 @@ impl<F: Frame> Worker<F> {
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
         let signal = usual!(frame, signal::<A, false>(ip, protocol));
         let ledger = services.ledger();
-        let account = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
+        let tally = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
         let number = HopNumber(record.hop_out);
         let exit = usual!(frame, hops.usual(number, moment.now, net));
         let usual = record.forward() == Forward::Masq
-            && account.available
+            && tally.available()
             && len <= usize::from(exit.mtu)
             && !by_source
             && !lacks_checksum::<A>(ip, protocol);
@@ -410,10 +410,9 @@ impl<F: Frame> Worker<F> {
         let books = Books {
             timeouts,
             secure,
-            ledger,
             sums,
         };
-        let step = books.enter(record, account, Direction::Output, signal, len, moment.tick);
+        let step = books.enter(record, tally, Direction::Output, signal, len, moment.tick);
         let virt = End::<A> {
             addr: record.vaddr(),
             port: record.vport(),
@@ -447,7 +446,6 @@ impl<F: Frame> Worker<F> {
 struct Books<'a> {
     timeouts: &'a Timeouts,
     secure: bool,
-    ledger: &'a Ledger,
     sums: &'a mut Sums,
 }
 
@@ -458,13 +456,13 @@ impl Books<'_> {
     fn enter<A: Plain>(
         self,
         record: &mut Record<A>,
-        account: &Account,
+        tally: &Tally,
         direction: Direction,
         signal: Signal,
         len: usize,
         tick: Tick,
     ) -> Option<Step> {
-        self.sums.add(account, direction, len, self.ledger);
+        self.sums.add(tally, direction, len);
         if direction == Direction::Input {
             record.count_packet();
         }

@@ -42,8 +42,8 @@ impl<F: Frame> Worker<F> {
             now,
         });
         let dest_id = member?.id;
-        let service = self.services.get(id)?;
         let dest = self.services.dest(dest_id)?;
+        let tally = self.services.ledger().dest(dest_id)?;
         let flags = Flags::of_forward(dest.spec.forward);
         let secure = self.defence.secure_tcp();
         let new = NewConn {
@@ -51,7 +51,7 @@ impl<F: Frame> Worker<F> {
             service: Some(id),
             chooser: self.id,
             timeout: state::first_timeout(flags, signal, &self.timeouts, secure),
-            hop_in: self.services.ledger().dest(dest_id)?.hop.0,
+            hop_in: tally.hop().0,
             ..NewConn::new(
                 *key,
                 A::from_ip(dest.spec.addr).unwrap_or_default(),
@@ -63,11 +63,10 @@ impl<F: Frame> Worker<F> {
                 flags,
             )
         };
-        for tally in [&dest.tally, &service.tally, &self.total] {
-            tally.conn();
-        }
-        dest.tally.inactive(1);
-        dest.tally.refs(1);
+        self.total.conn();
+        tally.conn();
+        tally.inactive(1);
+        tally.refs(1);
         self.services.charge(Load {
             dest: dest_id,
             active: 0,

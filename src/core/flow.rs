@@ -131,12 +131,6 @@ impl<F: Frame> Worker<F> {
             hop_in: HopNumber::default(),
             hop_out: HopNumber::default(),
         };
-        let tallies = (
-            dest.tally.clone(),
-            self.services
-                .get(ask.service)
-                .map(|service| service.tally.clone()),
-        );
         if one_packet {
             self.unchoose(now, choice, A::IS_V6);
         }
@@ -155,14 +149,13 @@ impl<F: Frame> Worker<F> {
                 }
             }
         };
-        tallies.0.conn();
-        if let Some(service) = tallies.1 {
-            service.conn();
-        }
         self.total.conn();
-        if id.is_some() {
-            tallies.0.inactive(1);
-            tallies.0.refs(1);
+        if let Some(tally) = new.dest.and_then(|dest| self.services.ledger().dest(dest)) {
+            tally.conn();
+            if id.is_some() {
+                tally.inactive(1);
+                tally.refs(1);
+            }
         }
         Ok(Path { id, ..path })
     }
@@ -241,9 +234,9 @@ impl<F: Frame> Worker<F> {
     ) {
         if step.active != 0 {
             if let Some(dest) = dest {
-                if let Some(entry) = self.services.dest(dest) {
-                    entry.tally.active(step.active);
-                    entry.tally.inactive(-step.active);
+                if let Some(tally) = self.services.ledger().dest(dest) {
+                    tally.active(step.active);
+                    tally.inactive(-step.active);
                 }
                 self.report_load(chooser, dest, step.active, -step.active, false);
             }
@@ -258,20 +251,11 @@ impl<F: Frame> Worker<F> {
 
     /// Counts a packet of a connection whose dest is in service (`ip_vs_in_stats`, `ip_vs_out_stats`).
     pub(crate) fn account(&mut self, dest: Option<DestId>, bytes: usize, direction: Direction) {
-        let Some(dest) = dest
-            .and_then(|id| self.services.dest(id))
-            .filter(|dest| dest.available)
-        else {
+        let tally = dest.and_then(|id| self.services.ledger().dest(id));
+        let Some(tally) = tally.filter(|tally| tally.available()) else {
             return;
         };
-        let service = self
-            .services
-            .get(dest.service)
-            .map(|service| &service.tally);
-        for tally in [Some(&dest.tally), service, Some(&self.total)]
-            .into_iter()
-            .flatten()
-        {
+        for tally in [tally, &*self.total] {
             match direction {
                 Direction::Input => tally.inbound(bytes),
                 Direction::Output => tally.outbound(bytes),
@@ -324,12 +308,12 @@ impl<F: Frame> Worker<F> {
     /// Settles the accounts of a connection that has just gone.
     fn farewell<A: Tables<F>>(&mut self, now: Time, id: ConnId, gone: Gone, dropped: bool) {
         if let Some(dest) = gone.dest {
-            if let Some(entry) = self.services.dest(dest) {
-                entry.tally.refs(-1);
+            if let Some(tally) = self.services.ledger().dest(dest) {
+                tally.refs(-1);
                 match gone.kind {
-                    Kind::Template => entry.tally.persistent(-1),
-                    Kind::Active => entry.tally.active(-1),
-                    Kind::Inactive => entry.tally.inactive(-1),
+                    Kind::Template => tally.persistent(-1),
+                    Kind::Active => tally.active(-1),
+                    Kind::Inactive => tally.inactive(-1),
                 }
             }
             match gone.kind {

@@ -8,11 +8,8 @@ use crate::conn::{ConnId, ConnTable, Record};
 use crate::family::{V4, V6};
 use crate::net::Mac;
 use crate::plain::Plain;
-use crate::types::{proto, Af, DestId, WorkerId};
+use crate::types::{proto, Af, WorkerId};
 use crate::worker::{Tables, Worker};
-
-/// No dest's number.
-const NO_DEST: DestId = DestId(u32::MAX);
 
 /// By which family and which key a packet's connection is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,8 +42,6 @@ pub(crate) struct Glance {
     pub found: ConnId,
     /// What the connection is found by.
     pub hash: u64,
-    /// Its dest, where that was foreseen.
-    pub dest: DestId,
     /// The worker whose it is.
     pub owner: WorkerId,
 }
@@ -59,7 +54,6 @@ impl Glance {
         len: 0,
         found: ConnTable::<V4>::NOBODY,
         hash: 0,
-        dest: NO_DEST,
         owner: WorkerId(0),
     };
 
@@ -115,7 +109,7 @@ impl<F: Frame> Worker<F> {
         glances.extend(frames.iter().map(|frame| self.glance(&mut lane, frame)));
         self.suggest(glances);
         if self.services.ledger().is_large() {
-            self.foresee_accounts(glances);
+            self.foresee_tallies(glances);
         }
     }
 
@@ -240,24 +234,19 @@ impl<F: Frame> Worker<F> {
         }
     }
 
-    /// Asks for the memory where packets will be counted, step by step.
+    /// Asks for the memory where packets will be counted.
     #[inline(never)]
-    fn foresee_accounts(&self, glances: &mut [Glance]) {
+    fn foresee_tallies(&self, glances: &[Glance]) {
         let ledger = self.services.ledger();
-        for glance in &mut *glances {
+        for glance in glances {
             let dest = match glance.way {
                 Way::In4 | Way::Out4 => self.conns4.get(glance.found).and_then(Record::dest),
                 Way::In6 | Way::Out6 => self.conns6.get(glance.found).and_then(Record::dest),
                 Way::Ordinary | Way::Over => None,
             };
-            glance.dest = dest.unwrap_or(NO_DEST);
-            ledger.prefetch(glance.dest);
-        }
-        for glance in &*glances {
-            ledger.prefetch_dest(glance.dest);
-        }
-        for glance in &*glances {
-            ledger.prefetch_service(glance.dest);
+            if let Some(dest) = dest {
+                ledger.prefetch(dest);
+            }
         }
     }
 }

@@ -8,6 +8,7 @@ use ripvs_packet::{Frame, PacketIo, PortId};
 
 use crate::growing::GrowMap;
 use crate::net::{encapsulate, NeighId, Net, RouteHit, UNTAGGED};
+use crate::tally::Tally;
 use crate::types::{DestId, IfaceId, Time};
 use crate::verdict::Verdict;
 use crate::worker::Worker;
@@ -250,14 +251,15 @@ impl<F: Frame> Worker<F> {
             return own;
         }
         dest.and_then(|id| self.services.ledger().dest(id))
-            .map_or(own, |account| account.hop)
+            .map_or(own, Tally::hop)
     }
 
     /// Keeps a number for the dest's next connection, where it is another than that which was looked up.
     #[inline]
     pub(crate) fn keep_way(&mut self, dest: Option<DestId>, kept: HopNumber, number: HopNumber) {
-        if let Some(id) = dest.filter(|_| number != kept) {
-            self.services.ledger_mut().set_hop(id, number);
+        let dest = dest.filter(|_| number != kept);
+        if let Some(tally) = dest.and_then(|id| self.services.ledger().dest(id)) {
+            tally.set_hop(number);
         }
     }
 

@@ -1,172 +1,147 @@
-//! Where packets are counted: by dest, its counters, its service, and whether it is in it; by service, its counters. Kept
-//! apart from what `service` knows of them, so that with thousands of dests a packet waits for as little memory as can be.
+//! Where packets are counted: a cache line for each dest, found by its number alone, so that with thousands of them a packet
+//! waits for one line. The control thread opens the accounts, one ledger for each worker, and reads them at any time; a
+//! worker gets the pages of its own with the dests. A service's packets are those of its dests.
 
+use std::ops::Deref;
 use std::sync::Arc;
 
 use ripvs_arch::prefetch_read;
 
-use crate::growing::Numbered;
-use crate::hop::HopNumber;
 use crate::state::Direction;
 use crate::tally::Tally;
-use crate::types::{DestId, ServiceId};
+use crate::types::DestId;
+
+/// Dests of a page.
+const PAGE: usize = 64;
 
 /// From so many dests on their counters are asked for before they are needed: fewer stay in the cache anyhow.
 const MANY: usize = 1024;
 
-/// What a packet needs to know of its dest to be counted: half a cache line, so that it is never in two.
-#[derive(Debug)]
-#[repr(align(32))]
-pub(crate) struct Account {
-    /// The dest's counters.
-    pub tally: Arc<Tally>,
-    /// The service it is or last was in.
-    pub service: ServiceId,
-    /// Whether it is in it at present.
-    pub available: bool,
-    /// The way to it that its last new connection found, for the next one.
-    pub hop: HopNumber,
+type Page = [Tally; PAGE];
+
+/// One worker's counters of all dests, by number: in pages, so that none is moved when more come.
+#[derive(Debug, Default)]
+pub struct Ledger {
+    pages: Vec<Arc<Page>>,
 }
 
-/// The accounts of one worker.
-#[derive(Debug, Default)]
-pub(crate) struct Ledger {
-    dests: Numbered<Account>,
-    services: Numbered<Arc<Tally>>,
+/// One worker's counters of a dest, with the page that they are on.
+#[derive(Clone, Debug)]
+pub struct Account {
+    page: Arc<Page>,
+    dest: DestId,
+}
+
+impl Deref for Account {
+    type Target = Tally;
+
+    fn deref(&self) -> &Tally {
+        &self.page[place(self.dest).1]
+    }
+}
+
+/// Which page a dest is on, and where there.
+#[inline(always)]
+fn place(dest: DestId) -> (usize, usize) {
+    let number = dest.0 as usize;
+    (number / PAGE, number % PAGE)
 }
 
 impl Ledger {
-    /// The account of a dest.
-    #[inline(always)]
-    pub fn dest(&self, id: DestId) -> Option<&Account> {
-        self.dests.get(id.0)
+    /// Opens the account of a dest, from nought. No worker may know a dest of that number.
+    pub fn open(&mut self, dest: DestId) -> Account {
+        let (page, _) = place(dest);
+        while self.pages.len() <= page {
+            self.pages
+                .push(Arc::new(std::array::from_fn(|_| Tally::default())));
+        }
+        let page = self.pages[page].clone();
+        let account = Account { page, dest };
+        account.clear();
+        account
     }
 
-    /// The counters of a service.
+    /// Takes an account in, which another ledger opened.
+    pub(crate) fn take(&mut self, account: Account) {
+        let (page, _) = place(account.dest);
+        if self.pages.len() <= page {
+            // Those between, if any, come with their own dests.
+            self.pages.resize(page + 1, account.page.clone());
+        }
+        self.pages[page] = account.page;
+    }
+
+    /// The counters of a dest. There may be some of dests that are not known.
     #[inline(always)]
-    pub fn service(&self, id: ServiceId) -> Option<&Tally> {
-        self.services.get(id.0).map(|tally| &**tally)
+    pub(crate) fn dest(&self, dest: DestId) -> Option<&Tally> {
+        let (page, place) = place(dest);
+        Some(&self.pages.get(page)?[place])
     }
 
     /// Whether there are so many dests that it pays to ask for memory beforehand.
     #[inline]
-    pub fn is_large(&self) -> bool {
-        self.dests.places() >= MANY
+    pub(crate) fn is_large(&self) -> bool {
+        self.pages.len() * PAGE >= MANY
     }
 
-    /// Begins to fetch a dest's account.
+    /// Begins to fetch a dest's counters.
     #[inline]
-    pub fn prefetch(&self, id: DestId) {
-        if let Some(place) = self.dests.place(id.0) {
-            prefetch_read(place);
-        }
-    }
-
-    /// Begins to fetch a dest's counters, and where its service's are, when its account has come.
-    #[inline]
-    pub fn prefetch_dest(&self, id: DestId) {
-        if let Some(account) = self.dest(id) {
-            prefetch_read(&*account.tally);
-            if let Some(place) = self.services.place(account.service.0) {
-                prefetch_read(place);
-            }
-        }
-    }
-
-    /// Begins to fetch the counters of a dest's service, when [`Ledger::prefetch_dest`] has had its effect.
-    #[inline]
-    pub fn prefetch_service(&self, id: DestId) {
-        if let Some(tally) = self.dest(id).and_then(|dest| self.service(dest.service)) {
+    pub(crate) fn prefetch(&self, dest: DestId) {
+        if let Some(tally) = self.dest(dest) {
             prefetch_read(tally);
         }
     }
-
-    /// Opens a dest's account.
-    pub fn open_dest(&mut self, id: DestId, account: Account) {
-        self.dests.put(id.0, account);
-    }
-
-    /// Closes a dest's account.
-    pub fn close_dest(&mut self, id: DestId) {
-        self.dests.take(id.0);
-    }
-
-    /// Notes the way to a dest.
-    #[inline]
-    pub fn set_hop(&mut self, id: DestId, hop: HopNumber) {
-        if let Some(account) = self.dests.get_mut(id.0) {
-            account.hop = hop;
-        }
-    }
-
-    /// Notes that a dest has left its service.
-    pub fn suspend(&mut self, id: DestId) {
-        if let Some(account) = self.dests.get_mut(id.0) {
-            account.available = false;
-        }
-    }
-
-    /// Opens a service's account.
-    pub fn open_service(&mut self, id: ServiceId, tally: Arc<Tally>) {
-        self.services.put(id.0, tally);
-    }
-
-    /// Closes a service's account.
-    pub fn close_service(&mut self, id: ServiceId) {
-        self.services.take(id.0);
-    }
 }
 
-/// What packets add to the counters of their service and of all traffic: written when another service comes, and when the
-/// burst ends.
+/// What packets of a burst add to the counters of all traffic, written when it ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sums {
-    service: ServiceId,
-    /// Packets and bytes from clients, packets and bytes from servers: the service's.
+    /// Packets and bytes from clients, packets and bytes from servers.
     counts: [u64; 4],
-    /// The same of the services before it.
-    earlier: [u64; 4],
 }
 
 impl Sums {
-    /// Counts a packet for a dest and its service.
+    /// Counts a packet for a dest.
     #[inline(always)]
-    pub fn add(&mut self, dest: &Account, direction: Direction, bytes: usize, ledger: &Ledger) {
-        if dest.service != self.service {
-            self.write(ledger);
-            self.service = dest.service;
-        }
-        match direction {
+    pub fn add(&mut self, dest: &Tally, direction: Direction, bytes: usize) {
+        let at = match direction {
             Direction::Input => {
-                dest.tally.inbound(bytes);
-                self.counts[0] += 1;
-                self.counts[1] += bytes as u64;
+                dest.inbound(bytes);
+                0
             }
             Direction::Output => {
-                dest.tally.outbound(bytes);
-                self.counts[2] += 1;
-                self.counts[3] += bytes as u64;
+                dest.outbound(bytes);
+                2
             }
-        }
+        };
+        self.counts[at] += 1;
+        self.counts[at + 1] += bytes as u64;
     }
 
-    #[inline(never)]
-    fn write(&mut self, ledger: &Ledger) {
-        let counts = std::mem::take(&mut self.counts);
-        if counts == [0; 4] {
-            return;
-        }
-        for (sum, n) in self.earlier.iter_mut().zip(counts) {
-            *sum += n;
-        }
-        if let Some(tally) = ledger.service(self.service) {
-            tally.add(counts);
-        }
+    /// Writes them, at the end of a burst.
+    pub fn end(&mut self, total: &Tally) {
+        total.add(std::mem::take(&mut self.counts));
     }
+}
 
-    /// Writes what is left, at the end of a burst.
-    pub fn end(&mut self, ledger: &Ledger, total: &Tally) {
-        self.write(ledger);
-        total.add(std::mem::take(&mut self.earlier));
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_account_is_the_same_line_for_both_and_begins_from_nought() {
+        let (mut control, mut worker) = (Ledger::default(), Ledger::default());
+        for dest in [DestId(130), DestId(0), DestId(131), DestId(63)] {
+            let account = control.open(dest);
+            worker.take(account.clone());
+            let line = worker.dest(dest).unwrap();
+            line.inbound(40);
+            assert_eq!(account.snapshot().in_bytes, 40);
+            assert!(std::ptr::eq(line, &*account));
+        }
+        assert_eq!(worker.dest(DestId(131)).unwrap().snapshot().in_packets, 1);
+        assert_eq!(control.open(DestId(131)).snapshot(), Default::default());
+        assert_eq!(worker.dest(DestId(130)).unwrap().snapshot().in_packets, 1);
+        assert!(worker.dest(DestId(192)).is_none());
     }
 }

@@ -21,7 +21,7 @@ mod growing;
 mod hop;
 mod host;
 mod input;
-mod ledger;
+pub mod ledger;
 mod listing;
 pub mod mark;
 pub mod message;

@@ -1,9 +1,12 @@
 //! Traffic counters of one service or dest at one worker: a cache line that its worker alone writes and the control thread
 //! reads at any time. Summing over workers, rates and zeroing are the control thread's business.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
 
-/// What one worker counted for one service, one dest or altogether.
+use crate::hop::HopNumber;
+
+/// What one worker counted for one service, one dest or altogether; and what else its packets need to know of a dest, so
+/// that they need no other line.
 ///
 /// Writes are a load and a store, not a locked addition: there is one writer.
 #[derive(Debug, Default)]
@@ -18,6 +21,10 @@ pub struct Tally {
     inactive: AtomicU32,
     persistent: AtomicU32,
     refs: AtomicU32,
+    /// The way to the dest that its last new connection found, for the next one.
+    hop: AtomicU32,
+    /// Whether the dest is in its service at present.
+    available: AtomicBool,
 }
 
 /// The figures of a [`Tally`] at one moment; bytes are those of IP packets, headers included.
@@ -100,6 +107,52 @@ impl Tally {
     /// Changes the number of records that refer to the dest.
     pub fn refs(&self, by: i32) {
         change(&self.refs, by);
+    }
+
+    /// Whether the dest is in its service, and its packets count.
+    #[inline(always)]
+    pub(crate) fn available(&self) -> bool {
+        self.available.load(Relaxed)
+    }
+
+    /// Notes that the dest has come into its service, or left it.
+    pub(crate) fn set_available(&self, available: bool) {
+        self.available.store(available, Relaxed);
+    }
+
+    /// The way to the dest.
+    #[inline]
+    pub(crate) fn hop(&self) -> HopNumber {
+        HopNumber(self.hop.load(Relaxed))
+    }
+
+    /// Notes the way to the dest.
+    #[inline]
+    pub(crate) fn set_hop(&self, hop: HopNumber) {
+        self.hop.store(hop.0, Relaxed);
+    }
+
+    /// Sets all to nought, while no worker uses it.
+    pub(crate) fn clear(&self) {
+        for counter in [
+            &self.conns,
+            &self.in_packets,
+            &self.out_packets,
+            &self.in_bytes,
+            &self.out_bytes,
+        ] {
+            counter.store(0, Relaxed);
+        }
+        for gauge in [
+            &self.active,
+            &self.inactive,
+            &self.persistent,
+            &self.refs,
+            &self.hop,
+        ] {
+            gauge.store(0, Relaxed);
+        }
+        self.set_available(false);
     }
 
     /// The figures now.

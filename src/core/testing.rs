@@ -9,12 +9,13 @@ use ripvs_packet::memory::{MemFrame, MemIo};
 use ripvs_packet::{PacketIo, PortId};
 
 use crate::delta::{ConnEntry, Delta};
+use crate::ledger::Ledger;
 use crate::message::Msg;
 use crate::net::{IfAddr, Iface, NetConfig, NetDelta, LO};
 use crate::spec::{
     service_flags, DestSpec, Forward, SchedKind, ServiceKey, ServiceSpec, TunnelCsum, TunnelKind,
 };
-use crate::tally::{Tally, TallySnapshot};
+use crate::tally::TallySnapshot;
 use crate::types::{DestId, IfaceId, ServiceId, Time, WorkerId};
 use crate::verdict::Counters;
 use crate::worker::{Post, Worker, WorkerConfig};
@@ -58,7 +59,8 @@ pub struct Rig {
     next_worker: usize,
     services: u32,
     dests: u32,
-    tallies: Vec<Vec<Arc<Tally>>>,
+    /// By worker.
+    ledgers: Vec<Ledger>,
 }
 
 impl Rig {
@@ -88,7 +90,7 @@ impl Rig {
             next_worker: 0,
             services: 0,
             dests: 0,
-            tallies: Vec::new(),
+            ledgers: (0..workers).map(|_| Ledger::default()).collect(),
         };
         let addr = |text: &str| {
             let (addr, len) = text.split_once('/').unwrap();
@@ -183,7 +185,6 @@ impl Rig {
                 Delta::ServiceAdd {
                     id,
                     spec: spec.clone(),
-                    tally: Arc::default(),
                 },
             );
         }
@@ -244,28 +245,24 @@ impl Rig {
         let id = DestId(self.dests);
         self.dests += 1;
         let spec = Arc::new(spec);
-        let mut tallies = Vec::new();
-        for worker in &mut self.workers {
-            let tally: Arc<Tally> = Arc::default();
-            tallies.push(tally.clone());
+        for (worker, ledger) in self.workers.iter_mut().zip(&mut self.ledgers) {
             worker.apply(
                 self.now,
                 Delta::DestAdd {
                     service,
                     id,
                     spec: spec.clone(),
-                    tally,
+                    tally: ledger.open(id),
                 },
             );
         }
-        self.tallies.push(tallies);
         id
     }
 
     /// What all workers counted for a dest.
     pub fn tally(&self, dest: DestId) -> TallySnapshot {
         let mut sum = TallySnapshot::default();
-        for tally in &self.tallies[dest.0 as usize] {
+        for tally in self.ledgers.iter().filter_map(|ledger| ledger.dest(dest)) {
             sum += tally.snapshot();
         }
         sum

@@ -244,14 +244,14 @@ impl<F: Frame> Worker<F> {
 
     fn take_change(&mut self, now: Time, delta: Delta) {
         match delta {
-            Delta::ServiceAdd { id, spec, tally } => {
+            Delta::ServiceAdd { id, spec } => {
                 if let Some(addr) = spec.key.addr() {
                     // A dest beyond a gateway is no neighbour: the ways that lead to it are to be looked up again as well.
                     if self.net.vip_add(now, addr) && self.services.has_dest_at(addr) {
                         self.hops.clear();
                     }
                 }
-                self.services.add(id, spec, tally);
+                self.services.add(id, spec);
             }
             Delta::ServiceEdit { id, spec } => self.services.edit(id, spec),
             Delta::ServiceRemove { id } => {

@@ -220,9 +220,10 @@ impl<F: Frame> Worker<F> {
 
     /// Counts a new data connection among its server's. It is not one that was scheduled, so those are not counted up.
     fn count_in(&self, data: &DataConn) {
-        if let Some(dest) = data.dest.and_then(|dest| self.services.dest(dest)) {
-            dest.tally.inactive(1);
-            dest.tally.refs(1);
+        let ledger = self.services.ledger();
+        if let Some(tally) = data.dest.and_then(|dest| ledger.dest(dest)) {
+            tally.inactive(1);
+            tally.refs(1);
         }
     }
 
@@ -336,9 +337,10 @@ impl<F: Frame> Worker<F> {
 
     fn take_over<A: Tables<F>>(&mut self, now: Time, data: &DataConn) {
         if !self.listen::<A>(now, data, false) {
-            if let Some(dest) = data.dest.and_then(|dest| self.services.dest(dest)) {
-                dest.tally.inactive(-1);
-                dest.tally.refs(-1);
+            let ledger = self.services.ledger();
+            if let Some(tally) = data.dest.and_then(|dest| ledger.dest(dest)) {
+                tally.inactive(-1);
+                tally.refs(-1);
             }
             self.withdraw::<A>(now, data);
         }

@@ -10,7 +10,6 @@ use crate::ledger::Account;
 use crate::message::Load;
 use crate::sched::Member;
 use crate::spec::{DestSpec, Forward, ServiceKey};
-use crate::tally::Tally;
 use crate::types::{DestId, ServiceId, WorkerId};
 
 /// A real server at one worker. It outlives its removal for as long as connections refer to it.
@@ -31,8 +30,6 @@ pub struct Dest {
     told: Option<WorkerId>,
     /// When it was added to the dests under NAT, in their order.
     added: u64,
-    /// This worker's counters for it.
-    pub tally: Arc<Tally>,
 }
 
 /// How many connections a dest is charged with, as schedulers and thresholds see it.
@@ -52,7 +49,7 @@ impl Services {
         service: ServiceId,
         id: DestId,
         spec: Arc<DestSpec>,
-        tally: Arc<Tally>,
+        account: Account,
     ) {
         self.v6_met |= spec.addr.is_ipv6();
         let share = self.share;
@@ -65,13 +62,9 @@ impl Services {
         };
         self.hold(vaddr, 0, 1);
         self.dest_addrs.change(spec.addr, |count| *count += 1);
-        let account = Account {
-            tally: tally.clone(),
-            service,
-            available: true,
-            hop: HopNumber::default(),
-        };
-        self.ledger.open_dest(id, account);
+        account.set_available(true);
+        account.set_hop(HopNumber::default());
+        self.ledger.take(account);
         let dest = Dest {
             spec: spec.clone(),
             service,
@@ -81,7 +74,6 @@ impl Services {
             loads,
             told,
             added: 0,
-            tally,
         };
         self.dests.put(id.0, dest);
         let Some(entry) = self.get_mut(service) else {
@@ -156,7 +148,9 @@ impl Services {
         let dest = self.dest_mut(id).filter(|dest| dest.available)?;
         dest.available = false;
         let (service, spec) = (dest.service, dest.spec.clone());
-        self.ledger.suspend(id);
+        if let Some(tally) = self.ledger.dest(id) {
+            tally.set_available(false);
+        }
         self.forget_way(id, &spec);
         Some((service, spec))
     }
@@ -222,7 +216,6 @@ impl Services {
     pub fn free_dest(&mut self, id: DestId) {
         if self.dest(id).is_some_and(|dest| !dest.available) {
             self.forget_dest(id);
-            self.ledger.close_dest(id);
         }
     }
 

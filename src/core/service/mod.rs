@@ -14,7 +14,6 @@ use crate::message::Load;
 use crate::owner::Owners;
 use crate::sched::{Expirations, Group};
 use crate::spec::{service_flags, ServiceKey, ServiceSpec, TunnelKind};
-use crate::tally::Tally;
 use crate::types::{proto, Af, DestId, ServiceId, Time, WorkerId};
 
 pub use dest::Dest;
@@ -31,8 +30,6 @@ pub struct Service {
     pub spec: Arc<ServiceSpec>,
     /// Its dests and their scheduler.
     pub group: Group,
-    /// This worker's counters for it.
-    pub tally: Arc<Tally>,
     /// How many of its dests have an upper threshold.
     limited: usize,
     /// Whether the kernel tracks connections for it: it is on the FTP port, and has or had a dest under NAT.
@@ -195,12 +192,6 @@ impl Services {
         &self.ledger
     }
 
-    /// Where packets are counted.
-    #[inline]
-    pub(crate) fn ledger_mut(&mut self) -> &mut Ledger {
-        &mut self.ledger
-    }
-
     /// Lets schedulers forget what they have not used for long: a bounded number of services a call, all in turn.
     pub fn expire(&mut self, now: Time) {
         let places = self.services.places();
@@ -340,7 +331,7 @@ impl Services {
     }
 
     /// Adds a service.
-    pub fn add(&mut self, id: ServiceId, spec: Arc<ServiceSpec>, tally: Arc<Tally>) {
+    pub fn add(&mut self, id: ServiceId, spec: Arc<ServiceSpec>) {
         self.count_special(&spec.key, 1);
         self.engines += usize::from(spec.pe_sip);
         self.by_key.insert(spec.key, id);
@@ -348,11 +339,9 @@ impl Services {
         let (worker, workers) = if spec.exact { (0, 1) } else { self.share };
         let mut group = Group::new(spec.sched, spec.flags, worker, workers);
         group.set_expirations(self.expirations);
-        self.ledger.open_service(id, tally.clone());
         let service = Service {
             spec,
             group,
-            tally,
             limited: 0,
             tracked: false,
             counted_at: None,
@@ -381,7 +370,6 @@ impl Services {
         let Some(service) = self.services.take(id.0) else {
             return;
         };
-        self.ledger.close_service(id);
         self.count_special(&service.spec.key, -1);
         self.tracked[service.spec.key.af() as usize] -= usize::from(service.tracked);
         self.engines -= usize::from(service.spec.pe_sip);

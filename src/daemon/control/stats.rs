@@ -2,7 +2,7 @@
 //! average over sums of every two seconds, by the kernel's arithmetic (net/netfilter/ipvs/ip_vs_est.c, 6.1), its roundings
 //! included. Zeroing moves a baseline; the workers' counters never go back.
 
-use std::sync::Arc;
+use std::ops::Deref;
 use std::time::Duration;
 
 use ripvs_api::ipvs::Stats;
@@ -32,7 +32,7 @@ pub struct Estimator {
 }
 
 /// The sum over all workers.
-pub fn total(tallies: &[Arc<Tally>]) -> TallySnapshot {
+pub fn total<T: Deref<Target = Tally>>(tallies: &[T]) -> TallySnapshot {
     let mut sum = TallySnapshot::default();
     for tally in tallies {
         sum += tally.snapshot();
@@ -68,6 +68,23 @@ impl Estimator {
         self.baseline = counts(now);
         self.last = self.baseline;
         self.averages = [0; 5];
+    }
+
+    /// What is counted by the present counters comes in besides, with what it has counted before.
+    pub fn came(&mut self, before: &TallySnapshot) {
+        self.shift(before, u64::wrapping_add);
+    }
+
+    /// What is counted by the present counters goes, and what it has counted stays.
+    pub fn went(&mut self, counted: &TallySnapshot) {
+        self.shift(counted, u64::wrapping_sub);
+    }
+
+    fn shift(&mut self, by: &TallySnapshot, change: fn(u64, u64) -> u64) {
+        for (i, by) in counts(by).into_iter().enumerate() {
+            self.baseline[i] = change(self.baseline[i], by);
+            self.last[i] = change(self.last[i], by);
+        }
     }
 
     /// What listings show.

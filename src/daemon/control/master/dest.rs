@@ -7,10 +7,10 @@ use ripvs_api::ipvs::number::{forward, tunnel};
 use ripvs_api::ipvs::{self, DestConfig, DestKey};
 use ripvs_api::Errno;
 use ripvs_core::delta::Delta;
-use ripvs_core::tally::Tally;
+use ripvs_core::ledger::{Account, Ledger};
 use ripvs_core::{Af, DestId, ServiceId, ServiceKey};
 
-use super::{convert, tallies, Master, Service, Surroundings};
+use super::{convert, Master, Service, Surroundings};
 use crate::control::fleet::Fleet;
 use crate::control::stats::{total, Estimator};
 
@@ -22,7 +22,8 @@ pub(super) struct Dest {
     pub(super) config: DestConfig,
     /// Its latest weight that was not 0 (the kernel's `last_weight`).
     pub(super) last_weight: i32,
-    pub(super) tallies: Vec<Arc<Tally>>,
+    /// Each worker's counters.
+    pub(super) tallies: Vec<Account>,
     pub(super) estimator: Estimator,
 }
 
@@ -51,10 +52,14 @@ impl Master {
         let id = match self.trash.take(service_key, config.key) {
             Some(id) => {
                 // Its counters come back with it; under a new service of the same key they begin anew.
-                if let Some(dest) = self.dests.get_mut(id.0) {
+                let service = self.services.get_mut(service_id.0);
+                if let (Some(dest), Some(service)) = (self.dests.get_mut(id.0), service) {
                     if dest.service != service_id {
-                        dest.estimator.zero(&total(&dest.tallies));
+                        let before = total(&dest.tallies);
+                        dest.estimator.zero(&before);
+                        service.estimator.came(&before);
                     }
+                    service.left.remove(&id);
                     dest.service = service_id;
                     dest.config = config;
                     dest.last_weight = config.weight;
@@ -65,14 +70,15 @@ impl Master {
                 if !may_be_dest(config.key.addr, around) {
                     return Err(Errno::INVAL);
                 }
-                let tallies = tallies(self.workers);
+                let ledgers = &mut self.ledgers;
+                let open = |ledger: &mut Ledger, id| ledger.open(DestId(id));
                 DestId(self.dests.insert(|id| Dest {
                     id: DestId(id),
                     service: service_id,
                     service_key,
                     config,
                     last_weight: config.weight,
-                    tallies,
+                    tallies: ledgers.iter_mut().map(|ledger| open(ledger, id)).collect(),
                     estimator: Estimator::default(),
                 }))
             }
@@ -144,6 +150,7 @@ impl Master {
         let service = self.service_mut(service_id)?;
         let id = service.by_key.remove(&dest).ok_or(Errno::NOENT)?;
         service.dests.retain(|other| *other != id);
+        service.left.insert(id);
         self.unlink(id);
         fleet.change(|_| Delta::DestRemove { id });
         self.touch_maglev(service_id);

@@ -13,7 +13,7 @@ mod slots;
 mod sync;
 mod trash;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -21,7 +21,8 @@ use ripvs_api::ipvs::{self, DestKey, ServiceConfig};
 use ripvs_api::ripvs::{ServiceExact, ServiceName};
 use ripvs_api::Errno;
 use ripvs_core::delta::Delta;
-use ripvs_core::tally::Tally;
+use ripvs_core::ledger::Ledger;
+use ripvs_core::tally::{Tally, TallySnapshot};
 use ripvs_core::{DestId, ServiceId, ServiceKey, ServiceSpec};
 
 use super::fleet::Fleet;
@@ -50,19 +51,21 @@ struct Service {
     /// Its dests, the one added first at the front; the kernel's list is the other way round.
     dests: Vec<DestId>,
     by_key: HashMap<DestKey, DestId>,
-    tallies: Vec<Arc<Tally>>,
+    /// Dests that were deleted and are in the trash: what they counted is the service's.
+    left: HashSet<DestId>,
     estimator: Estimator,
 }
 
 /// The master tables.
 pub struct Master {
-    workers: usize,
     /// Which services are scheduled at one worker.
     exactness: Exactness,
     maglev: Maglev,
     services: Slots<Service>,
     by_key: HashMap<ServiceKey, ServiceId>,
     dests: Slots<Dest>,
+    /// Each worker's counters of dests.
+    ledgers: Vec<Ledger>,
     trash: Trash,
     /// How many dests are of another family than their service.
     mixed: usize,
@@ -79,25 +82,56 @@ pub struct Master {
 /// Services and dests that are summed up between two looks at what clients want.
 const ESTIMATES: usize = 1000;
 
-fn tallies(workers: usize) -> Vec<Arc<Tally>> {
-    (0..workers).map(|_| Arc::default()).collect()
+impl Service {
+    /// What its dests have counted, each of which is shown to `each`.
+    fn count(
+        &self,
+        dests: &mut Slots<Dest>,
+        mut each: impl FnMut(&mut Dest, &TallySnapshot),
+    ) -> TallySnapshot {
+        let mut sum = TallySnapshot::default();
+        for id in &self.dests {
+            if let Some(dest) = dests.get_mut(id.0) {
+                let now = total(&dest.tallies);
+                each(dest, &now);
+                sum += now;
+            }
+        }
+        self.add_left(dests, sum)
+    }
+
+    /// What its dests have counted.
+    fn counted(&self, dests: &Slots<Dest>) -> TallySnapshot {
+        let mut sum = TallySnapshot::default();
+        for dest in self.dests.iter().filter_map(|id| dests.get(id.0)) {
+            sum += total(&dest.tallies);
+        }
+        self.add_left(dests, sum)
+    }
+
+    fn add_left(&self, dests: &Slots<Dest>, mut sum: TallySnapshot) -> TallySnapshot {
+        for dest in self.left.iter().filter_map(|id| dests.get(id.0)) {
+            sum += total(&dest.tallies);
+        }
+        sum
+    }
 }
 
 impl Master {
     /// Empty tables for so many workers.
     pub fn new(workers: usize, exactness: Exactness, mh_table_bits: u8) -> Master {
         Master {
-            workers,
             exactness,
             maglev: Maglev::new(mh_table_bits),
             services: Slots::default(),
             by_key: HashMap::new(),
             dests: Slots::default(),
+            ledgers: (0..workers).map(|_| Ledger::default()).collect(),
             trash: Trash::default(),
             mixed: 0,
             dest_count: 0,
             sync: SyncDaemons::default(),
-            totals: tallies(workers),
+            totals: (0..workers).map(|_| Arc::default()).collect(),
             estimator: Estimator::default(),
             estimating: None,
         }
@@ -148,20 +182,18 @@ impl Master {
         let flags = config.flags & config.mask;
         let spec = convert::service_spec(core_key, config, flags, self.exactness.of(key))?;
         let spec = Arc::new(spec);
-        let tallies = tallies(self.workers);
         let id = ServiceId(self.services.insert(|_| Service {
             key: *key,
             spec: spec.clone(),
             dests: Vec::new(),
             by_key: HashMap::new(),
-            tallies: tallies.clone(),
+            left: HashSet::new(),
             estimator: Estimator::default(),
         }));
         self.by_key.insert(core_key, id);
-        fleet.change(|worker| Delta::ServiceAdd {
+        fleet.change(|_| Delta::ServiceAdd {
             id,
             spec: spec.clone(),
-            tally: tallies[worker].clone(),
         });
         self.maglev.touch(id, &spec);
         Ok(())
@@ -285,14 +317,9 @@ impl Master {
             }
         };
         for id in ids {
-            let Some(service) = self.services.get_mut(id.0) else {
-                continue;
-            };
-            service.estimator.zero(&total(&service.tallies));
-            for dest in &service.dests {
-                if let Some(dest) = self.dests.get_mut(dest.0) {
-                    dest.estimator.zero(&total(&dest.tallies));
-                }
+            if let Some(service) = self.services.get_mut(id.0) {
+                let now = service.count(&mut self.dests, |dest, now| dest.estimator.zero(now));
+                service.estimator.zero(&now);
             }
         }
         Ok(())
@@ -323,12 +350,8 @@ impl Master {
             };
             budget = budget.saturating_sub(1);
             if let Some(service) = place {
-                service.estimator.tick(&total(&service.tallies));
-                for dest in &service.dests {
-                    if let Some(dest) = self.dests.get_mut(dest.0) {
-                        dest.estimator.tick(&total(&dest.tallies));
-                    }
-                }
+                let now = service.count(&mut self.dests, |dest, now| dest.estimator.tick(now));
+                service.estimator.tick(&now);
                 budget = budget.saturating_sub(service.dests.len());
             }
             if budget == 0 {
@@ -363,19 +386,29 @@ impl Master {
     /// ESRCH.
     pub fn show_service(&self, key: &ipvs::ServiceKey) -> Result<ipvs::Service, Errno> {
         let id = self.need(key)?;
-        self.service(id).map(shown_service)
+        let service = self.service(id)?;
+        Ok(self.shown_service(service))
     }
 
     /// At most `max` services from a cursor on, and the cursor of those that follow.
     pub fn services_from(&self, cursor: u32, max: usize) -> (Vec<ipvs::Service>, Option<u32>) {
-        let mut page = Vec::new();
+        let (mut page, mut summed) = (Vec::new(), 0);
         for (id, service) in self.services.iter_from(cursor) {
-            if page.len() == max {
+            if page.len() == max || summed >= ESTIMATES {
                 return (page, Some(id));
             }
-            page.push(shown_service(service));
+            page.push(self.shown_service(service));
+            summed += service.dests.len();
         }
         (page, None)
+    }
+
+    fn shown_service(&self, service: &Service) -> ipvs::Service {
+        ipvs::Service {
+            key: service.key,
+            config: convert::service_config(&service.spec),
+            stats: service.estimator.stats(&service.counted(&self.dests)),
+        }
     }
 
     /// The requests that make these tables out of empty ones.
@@ -392,14 +425,6 @@ impl Master {
         }
         requests.extend(self.sync.requests());
         requests
-    }
-}
-
-fn shown_service(service: &Service) -> ipvs::Service {
-    ipvs::Service {
-        key: service.key,
-        config: convert::service_config(&service.spec),
-        stats: service.estimator.stats(&total(&service.tallies)),
     }
 }
 

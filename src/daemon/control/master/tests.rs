@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ripvs_api::ipvs::number::{flag, forward, sync_state, tunnel};
 use ripvs_api::ipvs::{DestConfig, SyncDaemon};
+use ripvs_core::ledger::Account;
 
 use super::super::fleet::Order;
 use super::*;
@@ -100,7 +101,7 @@ impl World {
     }
 
     /// Counters of worker 0 for the dest that was added last.
-    fn last_tally(&mut self) -> Arc<Tally> {
+    fn last_tally(&mut self) -> Account {
         let told = self.told();
         let tally = told.iter().rev().find_map(|delta| match delta {
             Delta::DestAdd { tally, .. } => Some(tally.clone()),

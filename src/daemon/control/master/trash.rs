@@ -113,7 +113,12 @@ impl Master {
         for (id, service) in gone {
             forget(&mut self.trash.of_service, service);
             fleet.change(|_| Delta::DestFree { id });
-            self.dests.take(id.0);
+            if let (Some(dest), Some(service)) =
+                (self.dests.take(id.0), self.services.get_mut(service.0))
+            {
+                service.left.remove(&id);
+                service.estimator.went(&total(&dest.tallies));
+            }
             self.trash.freed_dests.push((fleet.ticket(), id));
         }
     }

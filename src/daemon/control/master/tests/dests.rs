@@ -132,7 +132,7 @@ fn a_deleted_dest_comes_back_under_its_id_with_its_counters() {
         .unwrap();
     let told = world.told();
     assert!(
-        matches!(&told[..], [Delta::DestAdd { id: DestId(0), tally: again, .. }] if Arc::ptr_eq(again, &tally))
+        matches!(&told[..], [Delta::DestAdd { id: DestId(0), tally: again, .. }] if std::ptr::eq(&**again, &*tally))
     );
     assert_eq!(world.dests(&key)[0].stats.conns, 1);
 }
@@ -154,6 +154,57 @@ fn under_a_new_service_of_the_same_address_the_counters_begin_anew_but_connectio
     world.add(&key, dest("10.0.0.11")).unwrap();
     let shown = &world.dests(&key)[0];
     assert_eq!((shown.active, shown.stats.conns), (1, 0));
+}
+
+#[test]
+fn a_service_has_counted_what_its_dests_have_whatever_became_of_them() {
+    let mut world = World::new(1);
+    let key = tcp("192.0.2.100:80");
+    world.add_service(&key, &config("rr")).unwrap();
+    let [one, other] = ["10.0.0.11", "10.0.0.12"].map(|addr| {
+        world.add(&key, dest(addr)).unwrap();
+        world.last_tally()
+    });
+    let conns = |world: &World| world.master.show_service(&key).unwrap().stats.conns;
+    one.conn();
+    other.conn();
+    assert_eq!(conns(&world), 2);
+    // Workers go on until they are told.
+    world.delete(&key, dest("10.0.0.11")).unwrap();
+    one.conn();
+    assert_eq!(conns(&world), 3);
+    world.add(&key, dest("10.0.0.11")).unwrap();
+    assert_eq!(conns(&world), 3);
+    world.master.zero(Some(&key)).unwrap();
+    assert_eq!(conns(&world), 0);
+    one.conn();
+    world.estimate();
+    assert_eq!(world.master.show_service(&key).unwrap().stats.cps, 0);
+    (0..20).for_each(|_| one.conn());
+    world.estimate();
+    let rate = world.master.show_service(&key).unwrap().stats.cps;
+    assert!(rate > 0);
+    // It is forgotten, and its number another's.
+    world.delete(&key, dest("10.0.0.11")).unwrap();
+    for _ in 0..40 {
+        world.now += Duration::from_secs(10);
+        world.master.empty_trash(world.now, &mut world.fleet);
+        world.deliver();
+    }
+    assert_eq!(conns(&world), 21);
+    world.add(&key, dest("10.0.0.13")).unwrap();
+    assert_eq!(conns(&world), 21);
+    let third = world.last_tally();
+    assert!(std::ptr::eq(&*third, &*one), "the number of the first one");
+    third.conn();
+    assert_eq!(conns(&world), 22);
+    // What a dest counted for a service that is gone is not its successor's.
+    world.master.delete_service(&key, &mut world.fleet).unwrap();
+    world.add_service(&key, &config("rr")).unwrap();
+    world.add(&key, dest("10.0.0.13")).unwrap();
+    assert_eq!(conns(&world), 0);
+    third.conn();
+    assert_eq!(conns(&world), 1);
 }
 
 #[test]
@@ -190,7 +241,7 @@ fn a_dest_without_connections_is_forgotten_after_two_minutes_and_not_before() {
     until(&mut world, 900);
     world.add(&key, dest("10.0.0.12")).unwrap();
     assert!(
-        matches!(&world.told()[..], [Delta::DestAdd { id: DestId(0), tally: new, .. }] if !Arc::ptr_eq(new, &tally))
+        matches!(&world.told()[..], [Delta::DestAdd { id: DestId(0), tally: new, .. }] if new.snapshot() == TallySnapshot::default())
     );
 }
 

@@ -15,16 +15,16 @@ use std::vec::Drain;
 
 use ripvs_packet::{tcp, udp, Frame, PortId};
 
-use crate::conn::{ConnId, ConnTable, Flags, Key, OutKey, Record};
+use crate::conn::{ConnId, ConnTable, Flags, Key, Record};
 use crate::family::{V4, V6};
 use crate::glance::{Glance, Way};
 use crate::hop::HopNumber;
 use crate::ledger::Sums;
 use crate::message::{Frames, Msg};
-use crate::plain::{Parts, Plain};
+use crate::plain::{Parts, Plain, Rules};
 use crate::rewrite::{translate_ip, End, Side};
 use crate::spec::Forward;
-use crate::state::{self, Direction, Signal, Step, Timeouts};
+use crate::state::{self, Direction, Signal, Step};
 use crate::tally::Tally;
 use crate::tunnel::Wrapping;
 use crate::types::{proto, Tick, Time, WorkerId};
@@ -191,11 +191,11 @@ impl<F: Frame> Worker<F> {
         let way = if IN { A::IN } else { A::OUT };
         // A copy, for the sake of registers.
         let mut moment = *burst;
-        let mut taken = 0;
+        let mut left = glances;
         let mut unusual = None;
-        for glance in glances.iter().take_while(|glance| glance.way == way) {
+        while let Some((glance, rest)) = left.split_first().filter(|(next, _)| next.way == way) {
             let Some(frame) = frames.next() else { break };
-            taken += 1;
+            left = rest;
             let passed = if IN {
                 self.inbound::<A, false>(moment, glance, frame, io)
             } else {
@@ -216,7 +216,7 @@ impl<F: Frame> Worker<F> {
         if IN {
             burst.disturbed = moment.disturbed | A::table_mut(self).admit_late();
         }
-        (taken, unusual)
+        (glances.len() - left.len(), unusual)
     }
 
     /// A packet that was taken for a client's, but is not to a virtual address.
@@ -229,12 +229,12 @@ impl<F: Frame> Worker<F> {
         io: &mut impl Io<F>,
     ) -> Result<(), F> {
         let ip = frame.head().get(usize::from(glance.l3)..);
-        let key: OutKey<A> = A::answer_key(usual!(frame, ip.and_then(A::start)));
-        if self.net.is_vip(A::to_ip(key.caddr)) {
+        let start = usual!(frame, ip.and_then(A::start));
+        if self.net.is_vip(A::to_ip(A::destination(start).0)) {
             return Err(frame);
         }
         let table = A::table(self);
-        let hash = table.hash_out(&key);
+        let hash = table.hash_of(&A::answer(start));
         let glance = Glance {
             way: A::OUT,
             hash,
@@ -254,8 +254,16 @@ impl<F: Frame> Worker<F> {
         io: &mut impl Io<F>,
     ) -> Result<(), F> {
         let ip = usual!(frame, frame.head().get(usize::from(glance.l3)..));
-        let key: Key<A> = A::request_key(usual!(frame, A::start(ip)));
-        let signal = usual!(frame, signal::<A, true>(ip, glance.protocol));
+        let start = usual!(frame, A::start(ip));
+        let ((caddr, cport), (vaddr, vport)) = (A::source(start), A::destination(start));
+        let key = Key {
+            proto: A::protocol(start),
+            caddr,
+            cport,
+            vaddr,
+            vport,
+        };
+        let signal = usual!(frame, signal::<A, true>(ip, key.proto));
         let opened = self.open::<A>(moment.now, &key, glance.hash, signal);
         let glance = Glance {
             found: usual!(frame, opened),
@@ -273,25 +281,24 @@ impl<F: Frame> Worker<F> {
         mut frame: F,
         io: &mut impl Io<F>,
     ) -> Result<(), F> {
-        let secure = self.defence.secure_tcp();
-        let cut = self.settings.pmtu_disc == 0;
         let Parts {
             table,
-            timeouts,
+            rules,
             services,
             hops,
             net,
             sums,
         } = A::parts(self);
-        let (l3, len) = (usize::from(glance.l3), usize::from(glance.len));
-        let protocol = glance.protocol;
+        let l3 = usize::from(glance.l3);
         let ip = usual!(frame, frame.head_mut().get_mut(l3..));
-        let key: Key<A> = A::request_key(usual!(frame, A::start(ip)));
+        let start = usual!(frame, A::start(ip));
+        let (len, protocol) = (A::len(start), A::protocol(start));
+        let request = A::request(start);
         let found = match FIRST {
             true => glance.found,
             false => moment.found(glance, table),
         };
-        let Some((id, record)) = table.known_in(found, glance.hash, &key) else {
+        let Some((id, record)) = table.known_in(found, glance.hash, &request) else {
             return match FIRST {
                 true => Err(frame),
                 false => self.first::<A>(moment, glance, frame, io),
@@ -309,11 +316,7 @@ impl<F: Frame> Worker<F> {
             return Err(frame);
         }
         let fits = len <= usize::from(exit.mtu);
-        let books = Books {
-            timeouts,
-            secure,
-            sums,
-        };
+        let books = Books { rules, sums };
         let step = match record.forward() {
             Forward::Route if fits => {
                 let step = books.enter(record, tally, Direction::Input, signal, len, moment.tick);
@@ -330,8 +333,8 @@ impl<F: Frame> Worker<F> {
                     port: record.dport(),
                 };
                 let virt = End::<A> {
-                    addr: key.vaddr,
-                    port: key.vport,
+                    addr: record.vaddr(),
+                    port: record.vport(),
                 };
                 A::take_ttl(ip);
                 translate_ip(ip, A::HEADER, protocol, Side::Destination, virt, server);
@@ -347,16 +350,18 @@ impl<F: Frame> Worker<F> {
                 if services.path_mtu(moment.now, dest.spec.addr) != u16::MAX {
                     return Err(frame);
                 }
-                let wrapping = Wrapping::of::<A>(dest, way, len, df && !cut, tos);
+                let wrapping =
+                    Wrapping::of::<A>(dest, way, len, df && rules.settings.pmtu_disc != 0, tos);
                 let wrapping = usual!(frame, wrapping);
                 let step = books.enter(record, tally, Direction::Input, signal, len, moment.tick);
                 A::decrement_ttl(ip);
                 shorten(&mut frame, l3 + len);
                 let client = End::<A> {
-                    addr: key.caddr,
-                    port: key.cport,
+                    addr: record.caddr(),
+                    port: record.cport(),
                 };
-                wrapping.send(frame, l3, (client, key.vport), dest, &exit, net, io);
+                let ends = (client, record.vport());
+                wrapping.send(frame, l3, ends, dest, &exit, net, io);
                 step
             }
             _ => return Err(frame),
@@ -376,23 +381,22 @@ impl<F: Frame> Worker<F> {
         mut frame: F,
         io: &mut impl Io<F>,
     ) -> Result<(), F> {
-        let secure = self.defence.secure_tcp();
         let Parts {
             table,
-            timeouts,
+            rules,
             services,
             hops,
             net,
             sums,
         } = A::parts(self);
-        let (l3, len) = (usize::from(glance.l3), usize::from(glance.len));
-        let protocol = glance.protocol;
+        let l3 = usize::from(glance.l3);
         // With routes by source the packet's own way, whose MTU counts, may be another than that of the translated one.
         let by_source = net.routes().by_source();
         let ip = usual!(frame, frame.head_mut().get_mut(l3..));
-        let key: OutKey<A> = A::answer_key(usual!(frame, A::start(ip)));
+        let start = usual!(frame, A::start(ip));
+        let (len, protocol) = (A::len(start), A::protocol(start));
         let found = moment.found(glance, table);
-        let known = table.known_out(found, glance.hash, &key);
+        let known = table.known_out(found, glance.hash, &A::answer(start));
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
         let signal = usual!(frame, signal::<A, false>(ip, protocol));
         let ledger = services.ledger();
@@ -407,19 +411,15 @@ impl<F: Frame> Worker<F> {
         if !usual {
             return Err(frame);
         }
-        let books = Books {
-            timeouts,
-            secure,
-            sums,
-        };
+        let books = Books { rules, sums };
         let step = books.enter(record, tally, Direction::Output, signal, len, moment.tick);
         let virt = End::<A> {
             addr: record.vaddr(),
             port: record.vport(),
         };
         let server = End::<A> {
-            addr: key.saddr,
-            port: key.sport,
+            addr: record.daddr(),
+            port: record.dport(),
         };
         A::take_ttl(ip);
         translate_ip(ip, A::HEADER, protocol, Side::Source, server, virt);
@@ -444,8 +444,7 @@ impl<F: Frame> Worker<F> {
 
 /// What a packet is entered in, and by which rules.
 struct Books<'a> {
-    timeouts: &'a Timeouts,
-    secure: bool,
+    rules: Rules<'a>,
     sums: &'a mut Sums,
 }
 
@@ -466,7 +465,8 @@ impl Books<'_> {
         if direction == Direction::Input {
             record.count_packet();
         }
-        let step = state::step(record, direction, signal, self.timeouts, self.secure);
+        let secure = self.rules.defence.secure_tcp();
+        let step = state::step(record, direction, signal, self.rules.timeouts, secure);
         let matters = step.active != 0 || step.assure && record.control().is_some();
         let renewed = record.renew(tick);
         (matters || !renewed).then_some(step)

@@ -5,7 +5,7 @@ use std::fmt::Debug;
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ripvs_arch::Zeroable;
+use ripvs_arch::{FlowHash, Zeroable};
 
 use crate::types::Af;
 
@@ -24,6 +24,9 @@ pub trait Family: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
         + AsMut<[u8]>
         + Zeroable
         + 'static;
+
+    /// Two addresses and another word, as words.
+    type Tuple: Copy + Debug;
 
     /// The family as a value.
     const AF: Af;
@@ -44,6 +47,30 @@ pub trait Family: Copy + Debug + Default + PartialEq + Send + Sync + 'static {
 
     /// The address as two words for hashing; which bits go where is of no matter.
     fn words(addr: Self::Addr) -> (u64, u64);
+
+    /// The words of two addresses, with another one.
+    fn tuple(first: Self::Addr, second: Self::Addr, rest: u64) -> Self::Tuple;
+
+    /// The hash of such words.
+    fn hash_tuple(hash: &FlowHash, tuple: &Self::Tuple) -> u64;
+
+    /// Whether two of them are the same: one question, not one a word.
+    fn same_tuple(a: &Self::Tuple, b: &Self::Tuple) -> bool;
+}
+
+/// What is written alike for both families but for the number of words.
+macro_rules! tuple {
+    () => {
+        #[inline(always)]
+        fn hash_tuple(hash: &FlowHash, tuple: &Self::Tuple) -> u64 {
+            hash.words(tuple)
+        }
+
+        #[inline(always)]
+        fn same_tuple(a: &Self::Tuple, b: &Self::Tuple) -> bool {
+            a.iter().zip(b).fold(0, |odd, (a, b)| odd | (a ^ b)) == 0
+        }
+    };
 }
 
 /// IPv4.
@@ -56,6 +83,7 @@ pub struct V6;
 
 impl Family for V4 {
     type Addr = [u8; 4];
+    type Tuple = [u64; 2];
 
     const AF: Af = Af::V4;
     const ADDR_LEN: usize = 4;
@@ -76,13 +104,22 @@ impl Family for V4 {
         bytes.first_chunk().copied()
     }
 
+    #[inline(always)]
     fn words(addr: [u8; 4]) -> (u64, u64) {
         (u64::from(u32::from_ne_bytes(addr)), 0)
+    }
+
+    tuple!();
+
+    #[inline(always)]
+    fn tuple(first: [u8; 4], second: [u8; 4], rest: u64) -> [u64; 2] {
+        [Self::words(first).0 | Self::words(second).0 << 32, rest]
     }
 }
 
 impl Family for V6 {
     type Addr = [u8; 16];
+    type Tuple = [u64; 5];
 
     const AF: Af = Af::V6;
     const ADDR_LEN: usize = 16;
@@ -103,9 +140,19 @@ impl Family for V6 {
         bytes.first_chunk().copied()
     }
 
+    #[inline(always)]
     fn words(addr: [u8; 16]) -> (u64, u64) {
         let both = u128::from_ne_bytes(addr);
         (both as u64, (both >> 64) as u64)
+    }
+
+    tuple!();
+
+    #[inline(always)]
+    fn tuple(first: [u8; 16], second: [u8; 16], rest: u64) -> [u64; 5] {
+        let (a, b) = Self::words(first);
+        let (c, d) = Self::words(second);
+        [a, b, c, d, rest]
     }
 }
 

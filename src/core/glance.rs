@@ -11,6 +11,29 @@ use crate::plain::Plain;
 use crate::types::{proto, Af, WorkerId};
 use crate::worker::{Tables, Worker};
 
+/// Ethernet types as they lie in a frame.
+const IPV4: u16 = ethertype::IPV4.to_be();
+const IPV6: u16 = ethertype::IPV6.to_be();
+const VLAN: u16 = ethertype::VLAN.to_be();
+
+/// What no MAC address is as a word.
+const NO_MAC: u64 = 1;
+
+/// A frame's destination as a word, whose lowest bits are 0.
+#[inline(always)]
+fn word_of(l2: &[u8; eth::HEADER_LEN]) -> u64 {
+    let mut word = [0; 8];
+    word.copy_from_slice(&l2[..8]);
+    u64::from_le_bytes(word) << 16
+}
+
+/// A MAC address as such a word.
+fn mac_word(mac: Mac) -> u64 {
+    let mut l2 = [0; eth::HEADER_LEN];
+    l2[..mac.len()].copy_from_slice(&mac);
+    word_of(&l2)
+}
+
 /// By which family and which key a packet's connection is looked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Way {
@@ -34,27 +57,23 @@ pub(crate) struct Glance {
     pub way: Way,
     /// Where the packet begins.
     pub l3: u8,
-    /// TCP or UDP.
-    pub protocol: u8,
-    /// Length of the packet.
-    pub len: u16,
+    /// The worker whose it is.
+    pub owner: WorkerId,
     /// The connection that the index suggests.
     pub found: ConnId,
     /// What the connection is found by.
     pub hash: u64,
-    /// The worker whose it is.
-    pub owner: WorkerId,
 }
+
+const _: () = assert!(size_of::<Glance>() == 16);
 
 impl Glance {
     const ORDINARY: Glance = Glance {
         way: Way::Ordinary,
         l3: 0,
-        protocol: 0,
-        len: 0,
+        owner: WorkerId(0),
         found: ConnTable::<V4>::NOBODY,
         hash: 0,
-        owner: WorkerId(0),
     };
 
     /// The hash, for a packet to an address of ours or not; 0 where it is not known.
@@ -83,10 +102,8 @@ struct Lane {
     port: PortId,
     /// Whether there are services of IPv4, of IPv6.
     enabled: [bool; 2],
-    /// The MAC address for untagged frames.
-    mac: Option<Mac>,
-    /// Whether packets may be another worker's.
-    shared: bool,
+    /// The MAC address for untagged frames, as [`mac_word`] has it; [`NO_MAC`] where none are taken.
+    mac: u64,
     /// The services' addresses that the last packets to one were for: most likely the next one's, too. Zeros at first.
     vips: ([u8; 4], [u8; 16]),
 }
@@ -103,10 +120,16 @@ impl<F: Frame> Worker<F> {
         glances: &mut Vec<Glance>,
     ) {
         glances.clear();
-        let Some(mut lane) = self.lane(port, fresh) else {
-            return glances.resize(frames.len(), Glance::ORDINARY);
+        glances.resize(frames.len(), Glance::ORDINARY);
+        let Some(lane) = self.lane(port) else {
+            return;
         };
-        glances.extend(frames.iter().map(|frame| self.glance(&mut lane, frame)));
+        // What is to an address of services that are gone is for `input.rs` to judge.
+        if fresh && self.workers > 1 && !self.services.any_outlived() {
+            self.glance_all::<true>(lane, frames, glances);
+        } else {
+            self.glance_all::<false>(lane, frames, glances);
+        }
         self.suggest(glances);
         if self.services.ledger().is_large() {
             self.foresee_tallies(glances);
@@ -115,7 +138,7 @@ impl<F: Frame> Worker<F> {
 
     /// What is the same for all frames from a port, where packets may take this way at all.
     #[inline]
-    fn lane(&self, port: PortId, fresh: bool) -> Option<Lane> {
+    fn lane(&self, port: PortId) -> Option<Lane> {
         let ifaces = self.net.ifaces();
         let enabled = [Af::V4, Af::V6].map(|af| self.services.enabled(af));
         let usual =
@@ -124,102 +147,118 @@ impl<F: Frame> Worker<F> {
         usual.then(|| Lane {
             port,
             enabled,
-            mac: untagged.map(|iface| iface.mac),
-            // What is to an address of services that are gone is for `input.rs` to judge.
-            shared: fresh && self.workers > 1 && !self.services.any_outlived(),
+            mac: untagged.map_or(NO_MAC, |iface| mac_word(iface.mac)),
             vips: Default::default(),
         })
     }
 
-    /// Looks at a frame for the first time, and asks for the memory where its connection is found.
+    /// Looks at frames for the first time. `SHARED`: their packets may be another worker's.
     #[inline(always)]
-    fn glance(&self, lane: &mut Lane, frame: &F) -> Glance {
-        let head = frame.head();
-        let mut look = || {
-            let l2: &[u8; eth::HEADER_LEN] = head.first_chunk()?;
-            let to: &Mac = l2.first_chunk()?;
-            let kind = u16::from_be_bytes([l2[eth::TYPE], l2[eth::TYPE + 1]]);
-            if kind == ethertype::VLAN {
-                return self.glance_tagged(lane, frame);
-            }
-            if Some(*to) != lane.mac {
-                return None;
-            }
-            self.glance_l3(lane, kind, frame, eth::HEADER_LEN)
-        };
-        look().unwrap_or(Glance::ORDINARY)
+    fn glance_all<const SHARED: bool>(&self, mut lane: Lane, frames: &[F], glances: &mut [Glance]) {
+        for (frame, glance) in frames.iter().zip(glances) {
+            // What is not understood stays ordinary.
+            let _ = self.glance::<SHARED>(&mut lane, frame, glance);
+        }
     }
 
-    fn glance_tagged(&self, lane: &mut Lane, frame: &F) -> Option<Glance> {
-        let head = frame.head();
-        let l2: &[u8; eth::HEADER_LEN + eth::TAG_LEN] = head.first_chunk()?;
+    /// Looks at a frame for the first time, and asks for the memory where its connection is found.
+    #[inline(always)]
+    fn glance<const SHARED: bool>(
+        &self,
+        lane: &mut Lane,
+        frame: &F,
+        glance: &mut Glance,
+    ) -> Option<()> {
+        let l2: &[u8; eth::HEADER_LEN] = frame.head().first_chunk()?;
+        let kind = u16::from_ne_bytes([l2[eth::TYPE], l2[eth::TYPE + 1]]);
+        if kind == VLAN {
+            return self.glance_tagged::<SHARED>(lane, frame, glance);
+        }
+        if word_of(l2) != lane.mac {
+            return None;
+        }
+        self.glance_l3::<SHARED>(lane, kind, frame, eth::HEADER_LEN, glance)
+    }
+
+    fn glance_tagged<const SHARED: bool>(
+        &self,
+        lane: &mut Lane,
+        frame: &F,
+        glance: &mut Glance,
+    ) -> Option<()> {
+        let l2: &[u8; eth::HEADER_LEN + eth::TAG_LEN] = frame.head().first_chunk()?;
         let vlan = u16::from_be_bytes([l2[14], l2[15]]) & 0xfff;
-        let kind = u16::from_be_bytes([l2[16], l2[17]]);
+        let kind = u16::from_ne_bytes([l2[16], l2[17]]);
         let iface = self.net.ifaces().ingress(lane.port, Some(vlan))?;
         if !iface.up || iface.mac != l2[..6] {
             return None;
         }
-        self.glance_l3(lane, kind, frame, l2.len())
+        self.glance_l3::<SHARED>(lane, kind, frame, l2.len(), glance)
     }
 
     #[inline(always)]
-    fn glance_l3(&self, lane: &mut Lane, kind: u16, frame: &F, l3: usize) -> Option<Glance> {
+    fn glance_l3<const SHARED: bool>(
+        &self,
+        lane: &mut Lane,
+        kind: u16,
+        frame: &F,
+        l3: usize,
+        glance: &mut Glance,
+    ) -> Option<()> {
         match kind {
-            ethertype::IPV4 => self.glance_ip::<V4>(lane, frame, l3),
-            ethertype::IPV6 => self.glance_ip::<V6>(lane, frame, l3),
+            IPV4 => self.glance_ip::<V4, SHARED>(lane, frame, l3, glance),
+            IPV6 => self.glance_ip::<V6, SHARED>(lane, frame, l3, glance),
             _ => None,
         }
     }
 
     #[inline(always)]
-    fn glance_ip<A: Tables<F>>(&self, lane: &mut Lane, frame: &F, l3: usize) -> Option<Glance> {
+    fn glance_ip<A: Tables<F>, const SHARED: bool>(
+        &self,
+        lane: &mut Lane,
+        frame: &F,
+        l3: usize,
+        glance: &mut Glance,
+    ) -> Option<()> {
         let ip = frame.head().get(l3..)?;
         let start = A::start(ip)?;
-        let (len, protocol) = A::plain(start)?;
-        let least = least_len::<A>(protocol)?;
-        let there = lane.enabled[A::AF as usize]
-            && usize::from(len) >= least
-            && usize::from(len) <= frame.len() - l3
+        let len = A::len(start);
+        let least = least_len::<A>(A::protocol(start))?;
+        let plain = A::is_plain(start)
+            && lane.enabled[A::AF as usize]
+            && len >= least
+            && len <= frame.len() - l3
             && ip.len() >= least;
-        if !there {
+        if !plain {
             return None;
         }
         let table = A::table(self);
-        let request = A::request_key(start);
+        let (to, _) = A::destination(start);
         // This is but a guess: one that is wrong finds no connection.
         let last = A::last_vip(&mut lane.vips);
-        let virt = *last == request.vaddr
-            || self.net.vip_hints().may_have(A::words(request.vaddr))
-                && (!lane.shared || self.net.is_vip(A::to_ip(request.vaddr)));
-        if lane.shared {
+        let virt = *last == to
+            || self.net.vip_hints().may_have(A::words(to))
+                && (!SHARED || self.net.is_vip(A::to_ip(to)));
+        if SHARED {
             let (client, port) = match virt {
-                true => (request.caddr, request.cport),
-                false => (request.vaddr, request.vport),
+                true => A::source(start),
+                false => A::destination(start),
             };
             let owner = self.owners.of_client(A::to_ip(client), port);
             if owner != self.id {
-                return Some(Glance {
-                    way: Way::Over,
-                    owner,
-                    ..Glance::ORDINARY
-                });
+                (glance.way, glance.owner) = (Way::Over, owner);
+                return Some(());
             }
         }
         let (way, hash) = if virt {
-            *last = request.vaddr;
-            (A::IN, table.hash_in(&request))
+            *last = to;
+            (A::IN, table.hash_of(&A::request(start)))
         } else {
-            (A::OUT, table.hash_out(&A::answer_key(start)))
+            (A::OUT, table.hash_of(&A::answer(start)))
         };
         table.prefetch_index(hash);
-        Some(Glance {
-            way,
-            l3: l3 as u8,
-            protocol,
-            len,
-            hash,
-            ..Glance::ORDINARY
-        })
+        (glance.way, glance.l3, glance.hash) = (way, l3 as u8, hash);
+        Some(())
     }
 
     /// Asks for the records of the connections that the index suggests.

@@ -28,8 +28,8 @@ pub(crate) struct Hop {
 #[derive(Clone, Copy, Debug, Default)]
 #[repr(align(32))]
 pub(crate) struct Exit {
-    /// The look that this is from.
-    look: u64,
+    /// The number of the way, and the look that this is from: see [`stamp`].
+    stamp: u64,
     /// The longest packet.
     pub mtu: u16,
     port: u16,
@@ -106,9 +106,15 @@ pub(crate) struct Hops {
     /// Distinguishes the numbers of different generations.
     epoch: u16,
     /// Counts the times after which ways must be looked at again.
-    look: u64,
+    look: u32,
     /// When ways are to be looked at again though nothing is known to have changed.
     look_due: Time,
+}
+
+/// A way's number and a look in one word. Never 0, which is no look's.
+#[inline(always)]
+fn stamp(number: HopNumber, look: u32) -> u64 {
+    u64::from(number.0) << 32 | u64::from(look)
 }
 
 /// How long a way counts as good without a look, in nanoseconds.
@@ -152,7 +158,12 @@ impl Hops {
     /// From now on each way is to be looked at before it is used by [`Hops::usual`]: something may have changed.
     #[inline]
     pub fn look_again(&mut self) {
-        self.look += 1;
+        self.look = self.look.wrapping_add(1);
+        if self.look == 0 {
+            // Looks are told apart again from here on.
+            self.clear();
+            self.look = 1;
+        }
     }
 
     /// Notes the time: after a while ways are to be looked at though nothing is known to have changed.
@@ -173,11 +184,9 @@ impl Hops {
         net: &mut Net<F>,
     ) -> Option<&Exit> {
         let at = (number.0 as u16 as usize).wrapping_sub(1);
-        let epoch = (number.0 >> 16) as u16;
-        if epoch == self.epoch && self.exits.get(at)?.look == self.look {
-            return self.exits.get(at);
+        if self.exits.get(at)?.stamp != stamp(number, self.look) {
+            self.look_at(number, now, net)?;
         }
-        self.look_at(number, now, net)?;
         self.exits.get(at)
     }
 
@@ -197,7 +206,7 @@ impl Hops {
         let exit = self.exits.get_mut(at)?;
         exit.l2[..l2.len()].copy_from_slice(l2);
         (exit.port, exit.l2_len) = (port.0, l2.len() as u8);
-        (exit.mtu, exit.look) = (mtu, self.look);
+        (exit.mtu, exit.stamp) = (mtu, stamp(number, self.look));
         Some(())
     }
 
@@ -208,7 +217,7 @@ impl Hops {
             Some(place) => {
                 let at = usize::from(*place) - 1;
                 self.ways[at] = hop;
-                self.exits[at].look = 0;
+                self.exits[at].stamp = 0;
                 *place
             }
             None => {

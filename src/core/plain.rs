@@ -3,7 +3,8 @@
 
 use ripvs_packet::{ipv4, ipv6, parse, Frame};
 
-use crate::conn::{ConnTable, Key, OutKey};
+use crate::conn::{ConnTable, Ports, Tuple};
+use crate::defence::Defence;
 use crate::family::{V4, V6};
 use crate::glance::Way;
 use crate::hop::Hops;
@@ -11,6 +12,7 @@ use crate::ledger::Sums;
 use crate::net::Net;
 use crate::rewrite::Ip;
 use crate::service::Services;
+use crate::settings::Settings;
 use crate::state::Timeouts;
 use crate::worker::Worker;
 
@@ -27,15 +29,27 @@ pub(crate) trait Plain: Ip {
     /// The start of the packet that begins at `ip`.
     fn start(ip: &[u8]) -> Option<&Self::Start>;
 
-    /// Length and protocol of the packet with this start, if nothing but that protocol follows the header, its addresses mean
-    /// the same on every interface, and it has a TTL to take one from. Whether it is all there remains to be seen.
-    fn plain(start: &Self::Start) -> Option<(u16, u8)>;
+    /// Whether nothing but its protocol follows the header, its addresses mean the same on every interface, and it has a TTL
+    /// to take one from. Whether it is all there remains to be seen.
+    fn is_plain(start: &Self::Start) -> bool;
+
+    /// Its length.
+    fn len(start: &Self::Start) -> usize;
+
+    /// Its protocol.
+    fn protocol(start: &Self::Start) -> u8;
+
+    /// Source address and port.
+    fn source(start: &Self::Start) -> (Self::Addr, u16);
+
+    /// Destination address and port.
+    fn destination(start: &Self::Start) -> (Self::Addr, u16);
 
     /// What a client's packet is found by.
-    fn request_key(start: &Self::Start) -> Key<Self>;
+    fn request(start: &Self::Start) -> Tuple<Self>;
 
     /// What a server's packet is found by.
-    fn answer_key(start: &Self::Start) -> OutKey<Self>;
+    fn answer(start: &Self::Start) -> Tuple<Self>;
 
     /// This family's one of two addresses.
     fn last_vip(vips: &mut ([u8; 4], [u8; 16])) -> &mut Self::Addr;
@@ -71,25 +85,32 @@ macro_rules! keys {
         }
 
         #[inline(always)]
-        fn request_key(start: &[u8; $start]) -> Key<Self> {
-            Key {
-                proto: start[$protocol],
-                caddr: field(start, Self::SRC),
-                cport: word(start, Self::HEADER),
-                vaddr: field(start, Self::DST),
-                vport: word(start, Self::HEADER + 2),
-            }
+        fn protocol(start: &[u8; $start]) -> u8 {
+            start[$protocol]
         }
 
         #[inline(always)]
-        fn answer_key(start: &[u8; $start]) -> OutKey<Self> {
-            OutKey {
-                proto: start[$protocol],
-                saddr: field(start, Self::SRC),
-                sport: word(start, Self::HEADER),
-                caddr: field(start, Self::DST),
-                cport: word(start, Self::HEADER + 2),
-            }
+        fn source(start: &[u8; $start]) -> (Self::Addr, u16) {
+            (field(start, Self::SRC), word(start, Self::HEADER))
+        }
+
+        #[inline(always)]
+        fn destination(start: &[u8; $start]) -> (Self::Addr, u16) {
+            (field(start, Self::DST), word(start, Self::HEADER + 2))
+        }
+
+        #[inline(always)]
+        fn request(start: &[u8; $start]) -> Tuple<Self> {
+            let (src, dst) = (field(start, Self::SRC), field(start, Self::DST));
+            let ports = Ports::of_header(field(start, Self::HEADER), true);
+            Tuple::new(src, dst, ports, start[$protocol])
+        }
+
+        #[inline(always)]
+        fn answer(start: &[u8; $start]) -> Tuple<Self> {
+            let (src, dst) = (field(start, Self::SRC), field(start, Self::DST));
+            let ports = Ports::of_header(field(start, Self::HEADER), false);
+            Tuple::new(dst, src, ports, start[$protocol])
         }
     };
 }
@@ -101,18 +122,22 @@ impl Plain for V4 {
     keys!(28, ipv4::PROTOCOL);
 
     #[inline(always)]
+    fn len(start: &[u8; 28]) -> usize {
+        usize::from(word(start, ipv4::TOTAL_LEN))
+    }
+
+    #[inline(always)]
     fn last_vip(vips: &mut ([u8; 4], [u8; 16])) -> &mut [u8; 4] {
         &mut vips.0
     }
 
     #[inline(always)]
-    fn plain(start: &[u8; 28]) -> Option<(u16, u8)> {
-        let header: &[u8; ipv4::HEADER_LEN] = start.first_chunk()?;
-        let plain = header[ipv4::VERSION_IHL] == 0x45
-            && word(header, ipv4::FRAGMENT) & (ipv4::MF | ipv4::OFFSET_MASK) == 0
+    fn is_plain(start: &[u8; 28]) -> bool {
+        let header: [u8; ipv4::HEADER_LEN] = field(start, 0);
+        header[ipv4::VERSION_IHL] == 0x45
+            && word(&header, ipv4::FRAGMENT) & (ipv4::MF | ipv4::OFFSET_MASK) == 0
             && header[ipv4::TTL] > 1
-            && parse::plain_checksum_is_valid(header);
-        plain.then(|| (word(header, ipv4::TOTAL_LEN), header[ipv4::PROTOCOL]))
+            && parse::plain_checksum_is_valid(&header)
     }
 
     #[inline(always)]
@@ -134,20 +159,20 @@ impl Plain for V6 {
     keys!(48, NEXT_HEADER);
 
     #[inline(always)]
+    fn len(start: &[u8; 48]) -> usize {
+        usize::from(word(start, PAYLOAD_LEN)) + ipv6::HEADER_LEN
+    }
+
+    #[inline(always)]
     fn last_vip(vips: &mut ([u8; 4], [u8; 16])) -> &mut [u8; 16] {
         &mut vips.1
     }
 
     #[inline(always)]
-    fn plain(start: &[u8; 48]) -> Option<(u16, u8)> {
+    fn is_plain(start: &[u8; 48]) -> bool {
         // What a link-local address means depends on the interface.
         let link_local = |at: usize| start[at] == 0xfe && start[at + 1] & 0xc0 == 0x80;
-        let len = word(start, PAYLOAD_LEN).checked_add(ipv6::HEADER_LEN as u16)?;
-        let plain = start[0] >> 4 == 6
-            && start[HOP_LIMIT] > 1
-            && !link_local(V6::SRC)
-            && !link_local(V6::DST);
-        plain.then_some((len, start[NEXT_HEADER]))
+        start[0] >> 4 == 6 && start[HOP_LIMIT] > 1 && !link_local(V6::SRC) && !link_local(V6::DST)
     }
 
     #[inline(always)]
@@ -169,11 +194,19 @@ const HOP_LIMIT: usize = 7;
 /// The parts of a worker that a packet of one family needs, each by itself.
 pub(crate) struct Parts<'a, A: Ip, F: Frame> {
     pub table: &'a mut ConnTable<A>,
-    pub timeouts: &'a Timeouts,
+    pub rules: Rules<'a>,
     pub services: &'a Services,
     pub hops: &'a mut Hops,
     pub net: &'a mut Net<F>,
     pub sums: &'a mut Sums,
+}
+
+/// What is set for all connections.
+#[derive(Clone, Copy)]
+pub(crate) struct Rules<'a> {
+    pub timeouts: &'a Timeouts,
+    pub defence: &'a Defence,
+    pub settings: &'a Settings,
 }
 
 macro_rules! parts {
@@ -184,7 +217,11 @@ macro_rules! parts {
             pub fn $name(worker: &mut Worker<F>) -> Parts<'_, $family, F> {
                 Parts {
                     table: &mut worker.$table,
-                    timeouts: &worker.timeouts,
+                    rules: Rules {
+                        timeouts: &worker.timeouts,
+                        defence: &worker.defence,
+                        settings: &worker.settings,
+                    },
                     services: &worker.services,
                     hops: &mut worker.hops,
                     net: &mut worker.net,
@@ -216,7 +253,8 @@ mod tests {
         });
         let mut usual = [0; 28];
         usual[..20].copy_from_slice(&header);
-        assert_eq!(V4::plain(&usual), Some((28, 17)));
+        assert!(V4::is_plain(&usual));
+        assert_eq!((V4::len(&usual), V4::protocol(&usual)), (28, 17));
         assert_eq!(V4::df_and_tos(&usual), (true, 0x10));
         for (at, value) in [
             (0, 0x46),
@@ -231,18 +269,18 @@ mod tests {
             if at != 10 {
                 ipv4::fill_checksum(&mut odd);
             }
-            assert_eq!(V4::plain(&odd), None, "{at}: {value}");
+            assert!(!V4::is_plain(&odd), "{at}: {value}");
         }
         let mut usual = [0; 48];
         usual[..8].copy_from_slice(&[0x6a, 0xb0, 0, 0, 0, 8, 17, 2]);
         (usual[8], usual[24]) = (0x20, 0x20);
-        assert_eq!(V6::plain(&usual), Some((48, 17)));
+        assert!(V6::is_plain(&usual));
+        assert_eq!((V6::len(&usual), V6::protocol(&usual)), (48, 17));
         assert_eq!(V6::df_and_tos(&usual), (false, 0xab));
-        for (at, value) in [(0, 0x45), (7, 1), (8, 0xfe), (24, 0xfe), (4, 0xff)] {
+        for (at, value) in [(0, 0x45), (7, 1), (8, 0xfe), (24, 0xfe)] {
             let mut odd = usual;
             (odd[at], odd[9], odd[25]) = (value, 0x80, 0x80);
-            odd[5] |= if at == 4 { 0xff } else { 0 };
-            assert_eq!(V6::plain(&odd), None, "{at}: {value}");
+            assert!(!V6::is_plain(&odd), "{at}: {value}");
         }
     }
 }

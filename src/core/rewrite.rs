@@ -66,9 +66,10 @@ impl Ip for V4 {
         let ip = &mut ip[..12];
         ip[8] -= 1;
         // `ip_decrease_ttl`: one less in the upper half of a word is 0x0100 more in the checksum.
-        let sum = u32::from(u16::from_be_bytes([ip[10], ip[11]])) + 0x0100;
+        // Ones' complement adds alike in either byte order, so it is done in the one that lies there (RFC 1071, 2 (B)).
+        let sum = u32::from(u16::from_ne_bytes([ip[10], ip[11]])) + u32::from(0x0100_u16.to_be());
         let sum = sum + u32::from(sum >= 0xffff);
-        [ip[10], ip[11]] = (sum as u16).to_be_bytes();
+        [ip[10], ip[11]] = (sum as u16).to_ne_bytes();
     }
 
     #[inline(always)]

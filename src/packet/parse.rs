@@ -240,10 +240,12 @@ pub fn plain_checksum_is_valid(header: &[u8; ipv4::HEADER_LEN]) -> bool {
         .iter()
         .map(|w| u64::from(u32::from_ne_bytes(*w)))
         .sum();
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    // Below 2^32 + 4 now; modulo 65535 the upper half counts as much as the lower one. A header with a version in it is
-    // never all zeros, so that a multiple of 65535 means 0xffff.
-    sum.is_multiple_of(0xffff)
+    // Modulo 65535 each half of a word counts as much as the other. A header with a version in it is never all zeros, so
+    // that a multiple of 65535 means 0xffff; and a multiple it is where the quotient, by way of the inverse, is not absurd
+    // (Hacker's Delight, 10-17).
+    const INVERSE: u64 = 0xfffe_fffe_fffe_ffff;
+    const _: () = assert!(INVERSE.wrapping_mul(0xffff) == 1);
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xffff
 }
 
 #[cold]

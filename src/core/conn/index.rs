@@ -24,32 +24,34 @@ const PAGE: usize = 4096 / size_of::<Bucket>();
 /// Buckets whose pages are put in place in one step: one huge page at most, or 64 small ones.
 const WARM_STEP: usize = 64 * PAGE;
 
-/// Words 0 and lower half of 1: tags, 0 where free. Upper half of 1: entries that passed by. Words 2 to 7: entries.
-type Bucket = [u64; 8];
+/// Words 0 to 2: tags, 0 where free. Word 3: entries that passed by. Words 4 to 15: entries.
+type Bucket = [u32; 16];
+
+const PASSED: usize = 3;
+const ENTRIES: usize = 4;
 
 /// A bit for each slot with this tag.
 #[inline(always)]
 fn slots_with(bucket: &Bucket, tag: u8) -> u32 {
-    u32::from(equal_bytes([bucket[0], bucket[1]], tag)) & 0xfff
+    let [a, b, c, d, ..] = *bucket;
+    u32::from(equal_bytes([a, b, c, d], tag)) & 0xfff
 }
 
 #[inline(always)]
 fn entry(bucket: &Bucket, slot: usize) -> u32 {
-    (bucket[2 + slot / 2] >> (32 * (slot % 2))) as u32
+    bucket[ENTRIES + slot]
 }
 
 fn set(bucket: &mut Bucket, slot: usize, tag: u8, entry: u32) {
-    let shift = 8 * (slot % 8);
-    let tags = &mut bucket[slot / 8];
-    *tags = *tags & !(0xff << shift) | u64::from(tag) << shift;
-    let shift = 32 * (slot % 2);
-    let pair = &mut bucket[2 + slot / 2];
-    *pair = *pair & !(0xffff_ffff << shift) | u64::from(entry) << shift;
+    let shift = 8 * (slot % 4);
+    let tags = &mut bucket[slot / 4];
+    *tags = *tags & !(0xff << shift) | u32::from(tag) << shift;
+    bucket[ENTRIES + slot] = entry;
 }
 
 #[inline]
 fn passed(bucket: &Bucket) -> u32 {
-    (bucket[1] >> 32) as u32
+    bucket[PASSED]
 }
 
 /// The first slot of a set of them.
@@ -171,7 +173,7 @@ impl Index {
                 set(bucket, first(free), tag, carried);
                 return;
             }
-            bucket[1] += 1 << 32;
+            bucket[PASSED] += 1;
             at = next;
         }
     }
@@ -204,7 +206,7 @@ impl Index {
     fn unpass(&mut self, home: usize, at: usize) {
         let mut b = home;
         while b != at {
-            self.buckets[b][1] -= 1 << 32;
+            self.buckets[b][PASSED] -= 1;
             b = self.after(b);
         }
     }
@@ -228,7 +230,7 @@ mod tests {
     }
 
     fn empty(index: &Index) -> bool {
-        index.buckets.iter().all(|bucket| *bucket == [0; 8])
+        index.buckets.iter().all(|bucket| *bucket == [0; 16])
     }
 
     #[test]

@@ -40,45 +40,67 @@ pub struct OutKey<F: Family> {
 }
 
 impl<F: Family> Key<F> {
-    #[inline]
-    pub(super) fn hash(&self, hash: &FlowHash) -> u64 {
-        tuple::<F>(
-            hash,
-            self.proto,
-            (self.caddr, self.cport),
-            (self.vaddr, self.vport),
-        )
+    /// The same as words.
+    #[inline(always)]
+    pub(crate) fn tuple(&self) -> Tuple<F> {
+        let ports = (self.cport, self.vport);
+        Tuple::new(self.caddr, self.vaddr, Ports::of(ports), self.proto)
     }
 }
 
 impl<F: Family> OutKey<F> {
-    #[inline]
-    pub(super) fn hash(&self, hash: &FlowHash) -> u64 {
-        tuple::<F>(
-            hash,
-            self.proto,
-            (self.caddr, self.cport),
-            (self.saddr, self.sport),
-        )
+    /// The same as words.
+    #[inline(always)]
+    pub(crate) fn tuple(&self) -> Tuple<F> {
+        let ports = (self.cport, self.sport);
+        Tuple::new(self.caddr, self.saddr, Ports::of(ports), self.proto)
     }
 }
 
-/// The hash of client and server side, the same function in both directions: what is not NAT has the same tuple in both,
-/// and one entry in the index. The branch is resolved when compiled.
-#[inline(always)]
-fn tuple<F: Family>(
-    hash: &FlowHash,
-    proto: u8,
-    client: (F::Addr, u16),
-    server: (F::Addr, u16),
-) -> u64 {
-    let (c0, c1) = F::words(client.0);
-    let (s0, s1) = F::words(server.0);
-    let rest = u64::from(client.1) | u64::from(server.1) << 16 | u64::from(proto) << 32;
-    if F::ADDR_LEN == 4 {
-        hash.words(&[c0 | s0 << 32, rest])
-    } else {
-        hash.words(&[c0, c1, s0, s1, rest])
+/// The ports of a client's and of a server's side.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Ports(u32);
+
+impl Ports {
+    #[inline(always)]
+    pub fn of((client, server): (u16, u16)) -> Ports {
+        Ports(u32::from(client) | u32::from(server) << 16)
+    }
+
+    /// Those of a packet's header, that of its source first.
+    #[inline(always)]
+    pub fn of_header(bytes: [u8; 4], from_client: bool) -> Ports {
+        let both = u32::from_be_bytes(bytes);
+        Ports(if from_client {
+            both.rotate_left(16)
+        } else {
+            both
+        })
+    }
+}
+
+/// Both sides of a packet as words: what connections are found and compared by. The client's side and the server's are the
+/// same in both directions: what is not NAT has the same tuple in both, and one entry in the index.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Tuple<F: Family>(F::Tuple);
+
+impl<F: Family> Tuple<F> {
+    #[inline(always)]
+    pub fn new(client: F::Addr, server: F::Addr, ports: Ports, proto: u8) -> Tuple<F> {
+        let rest = u64::from(ports.0) | u64::from(proto) << 32;
+        Tuple(F::tuple(client, server, rest))
+    }
+
+    #[inline(always)]
+    pub(super) fn hash(&self, hash: &FlowHash) -> u64 {
+        F::hash_tuple(hash, &self.0)
+    }
+}
+
+impl<F: Family> PartialEq for Tuple<F> {
+    #[inline(always)]
+    fn eq(&self, other: &Tuple<F>) -> bool {
+        F::same_tuple(&self.0, &other.0)
     }
 }
 
@@ -183,7 +205,12 @@ mod tests {
                 },
             ];
             for other in others {
-                assert_ne!(key.hash(&hash), other.hash(&hash), "{other:?}");
+                assert_ne!(
+                    key.tuple().hash(&hash),
+                    other.tuple().hash(&hash),
+                    "{other:?}"
+                );
+                assert!(key.tuple() != other.tuple(), "{other:?}");
             }
             let out = OutKey::<F> {
                 proto: 6,
@@ -192,7 +219,8 @@ mod tests {
                 caddr: a,
                 cport: 5,
             };
-            assert_eq!(key.hash(&hash), out.hash(&hash));
+            assert_eq!(key.tuple().hash(&hash), out.tuple().hash(&hash));
+            assert!(key.tuple() == out.tuple());
         }
         check::<V4>([1, 2, 3, 4], [6, 7, 8, 9]);
         check::<V6>([1; 16], [2; 16]);

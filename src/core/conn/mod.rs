@@ -15,6 +15,7 @@ mod wheel;
 
 pub use flags::Flags;
 pub use key::{Endpoints, Key, NewConn, OutKey};
+pub(crate) use key::{Ports, Tuple};
 pub use record::{Control, Record};
 pub use table::{ConnTable, Expiry, TableFull, DELAYED, INITIAL_TIMEOUT};
 

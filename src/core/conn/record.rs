@@ -5,7 +5,7 @@ use ripvs_arch::{prefetch_read, zeroable};
 
 use super::flags::Flags;
 use super::wheel::{Links, Timed};
-use super::{ConnId, Endpoints, Key, NewConn, OutKey};
+use super::{ConnId, Endpoints, Key, NewConn, Ports, Tuple};
 use crate::family::{Family, V4, V6};
 use crate::spec::Forward;
 use crate::types::{DestId, ServiceId, Tick, WorkerId};
@@ -278,9 +278,16 @@ impl<F: Family> Record<F> {
     pub const FEW_PACKETS: u16 = 8;
 
     /// Counts a packet from the client, up to one more than a few.
-    #[inline]
+    #[inline(always)]
     pub fn count_packet(&mut self) {
-        if self.counts_packets() && self.n_control <= Self::FEW_PACKETS {
+        if self.n_control <= Self::FEW_PACKETS {
+            self.count_early_packet();
+        }
+    }
+
+    #[cold]
+    fn count_early_packet(&mut self) {
+        if self.counts_packets() {
             self.n_control += 1;
         }
     }
@@ -304,21 +311,6 @@ impl<F: Family> Record<F> {
             cport: self.cport,
             vaddr: self.vaddr,
             vport: self.vport,
-        }
-    }
-
-    /// What a packet from the server looks like.
-    pub fn out_key(&self) -> OutKey<F> {
-        let (saddr, sport) = match self.forward() {
-            Forward::Masq => (self.daddr, self.dport),
-            _ => (self.vaddr, self.vport),
-        };
-        OutKey {
-            proto: self.proto,
-            saddr,
-            sport,
-            caddr: self.caddr,
-            cport: self.cport,
         }
     }
 
@@ -374,13 +366,13 @@ impl<F: Family> Record<F> {
         self.has(Flags::LIVE)
     }
 
-    /// Whether a packet of this key is this connection's (`__ip_vs_conn_in_get`): a client's port 0 is found only where
+    /// Whether a client's packet is this connection's (`__ip_vs_conn_in_get`): a client's port 0 is found only where
     /// it stands for one that is not known yet.
     #[inline]
-    pub(crate) fn is_in(&self, key: &Key<F>) -> bool {
-        self.same_in(key)
+    pub(crate) fn is_in(&self, tuple: &Tuple<F>) -> bool {
+        self.request() == *tuple
             && !self.has(Flags::TEMPLATE)
-            && (key.cport != 0 || self.has(Flags::NO_CPORT))
+            && (self.cport != 0 || self.has(Flags::NO_CPORT))
     }
 
     /// Starts its time anew: it ends its `timeout` after `now`. False, and nothing done, where that is sooner than before:
@@ -402,27 +394,28 @@ impl<F: Family> Record<F> {
         self.flags.0 & (unusual.0 | Flags::LIVE.0) == Flags::LIVE.0 && self.cport != 0
     }
 
-    /// Whether the parts of the key are those of this record.
+    /// What its client's packets are known by.
     #[inline(always)]
-    pub(crate) fn same_in(&self, key: &Key<F>) -> bool {
-        self.caddr == key.caddr
-            && self.vaddr == key.vaddr
-            && self.cport == key.cport
-            && self.vport == key.vport
-            && self.proto == key.proto
+    pub(crate) fn request(&self) -> Tuple<F> {
+        let ports = Ports::of((self.cport, self.vport));
+        Tuple::new(self.caddr, self.vaddr, ports, self.proto)
     }
 
-    /// Whether a packet of this key is a reply of this connection's (`ip_vs_conn_out_get`).
+    /// What its server's packets are known by.
     #[inline(always)]
-    pub(crate) fn is_out(&self, key: &OutKey<F>) -> bool {
-        self.caddr == key.caddr
-            && self.cport == key.cport
-            && self.proto == key.proto
-            && match self.forward() {
-                Forward::Masq => self.daddr == key.saddr && self.dport == key.sport,
-                _ => self.vaddr == key.saddr && self.vport == key.sport,
-            }
-            && !self.has(Flags::TEMPLATE)
+    pub(crate) fn answer(&self) -> Tuple<F> {
+        let (saddr, sport) = match self.forward() {
+            Forward::Masq => (self.daddr, self.dport),
+            _ => (self.vaddr, self.vport),
+        };
+        let ports = Ports::of((self.cport, sport));
+        Tuple::new(self.caddr, saddr, ports, self.proto)
+    }
+
+    /// Whether a server's packet is a reply of this connection's (`ip_vs_conn_out_get`).
+    #[inline(always)]
+    pub(crate) fn is_out(&self, tuple: &Tuple<F>) -> bool {
+        self.answer() == *tuple && !self.has(Flags::TEMPLATE)
     }
 }
 

@@ -9,7 +9,7 @@ use super::flags::Flags;
 use super::index::Index;
 use super::record::Record;
 use super::wheel::{Links, Wheel};
-use super::{ConnId, Endpoints, Key, NewConn, OutKey};
+use super::{ConnId, Endpoints, Key, NewConn, OutKey, Tuple};
 use crate::family::Family;
 use crate::spec::Forward;
 use crate::types::Tick;
@@ -123,13 +123,19 @@ impl<F: Family> ConnTable<F> {
     /// The hash for [`Self::find_in`] and [`Self::find_template`].
     #[inline]
     pub fn hash_in(&self, key: &Key<F>) -> u64 {
-        key.hash(&self.hash)
+        self.hash_of(&key.tuple())
     }
 
     /// The hash for [`Self::find_out`].
     #[inline]
     pub fn hash_out(&self, key: &OutKey<F>) -> u64 {
-        key.hash(&self.hash)
+        self.hash_of(&key.tuple())
+    }
+
+    /// The hash of a client's or server's packet.
+    #[inline(always)]
+    pub(crate) fn hash_of(&self, tuple: &Tuple<F>) -> u64 {
+        tuple.hash(&self.hash)
     }
 
     /// The hash for [`Self::find_template_by`] and [`NewConn::pe_hash`] of what a persistence engine goes by.
@@ -161,11 +167,11 @@ impl<F: Family> ConnTable<F> {
         &mut self,
         suggested: ConnId,
         hash: u64,
-        key: &Key<F>,
+        tuple: &Tuple<F>,
     ) -> Option<(ConnId, &mut Record<F>)> {
         let id = match self.records.get(suggested.0 as usize) {
-            Some(record) if record.same_in(key) => suggested,
-            _ => self.in_anew(hash, *key)?,
+            Some(record) if record.request() == *tuple => suggested,
+            _ => self.in_anew(hash, *tuple)?,
         };
         Some((id, self.records.get_mut(id.0 as usize)?))
     }
@@ -176,44 +182,44 @@ impl<F: Family> ConnTable<F> {
         &mut self,
         suggested: ConnId,
         hash: u64,
-        key: &OutKey<F>,
+        tuple: &Tuple<F>,
     ) -> Option<(ConnId, &mut Record<F>)> {
         let id = match self.records.get(suggested.0 as usize) {
-            Some(record) if record.is_out(key) => suggested,
-            _ => self.out_anew(suggested, hash, *key)?,
+            Some(record) if record.answer() == *tuple => suggested,
+            _ => self.out_anew(suggested, hash, *tuple)?,
         };
         Some((id, self.records.get_mut(id.0 as usize)?))
     }
 
     /// Where several entries of a bucket look alike, the one meant may not be the first; and it may have been made since.
     #[inline(never)]
-    fn in_anew(&self, hash: u64, key: Key<F>) -> Option<ConnId> {
-        self.find_in_exact(hash, &key)
+    fn in_anew(&self, hash: u64, tuple: Tuple<F>) -> Option<ConnId> {
+        self.find_in_exact(hash, &tuple)
     }
 
     #[inline(never)]
-    fn out_anew(&self, suggested: ConnId, hash: u64, key: OutKey<F>) -> Option<ConnId> {
+    fn out_anew(&self, suggested: ConnId, hash: u64, tuple: Tuple<F>) -> Option<ConnId> {
         let any = suggested != Self::NOBODY;
-        any.then(|| self.find_out(hash, &key))?
+        any.then(|| self.find_out_exact(hash, &tuple))?
     }
 
     /// The newest connection that a client's packet belongs to: of exactly this key, or of a client's port that is not
     /// known yet (`ip_vs_conn_in_get`).
     #[inline]
     pub fn find_in(&self, hash: u64, key: &Key<F>) -> Option<ConnId> {
-        let found = self.find_in_exact(hash, key);
+        let found = self.find_in_exact(hash, &key.tuple());
         if found.is_none() && self.no_cport != 0 && key.cport != 0 {
             let open = Key { cport: 0, ..*key };
-            return self.find_in_exact(self.hash_in(&open), &open);
+            return self.find_in_exact(self.hash_in(&open), &open.tuple());
         }
         found
     }
 
     #[inline]
-    fn find_in_exact(&self, hash: u64, key: &Key<F>) -> Option<ConnId> {
+    fn find_in_exact(&self, hash: u64, tuple: &Tuple<F>) -> Option<ConnId> {
         self.index
             .find(hash, |entry| {
-                entry & OUT == 0 && self.records[entry as usize].is_in(key)
+                entry & OUT == 0 && self.records[entry as usize].is_in(tuple)
             })
             .map(ConnId)
     }
@@ -221,19 +227,25 @@ impl<F: Family> ConnTable<F> {
     /// The newest connection that a server's packet belongs to (`ip_vs_conn_out_get`).
     #[inline]
     pub fn find_out(&self, hash: u64, key: &OutKey<F>) -> Option<ConnId> {
+        self.find_out_exact(hash, &key.tuple())
+    }
+
+    #[inline]
+    fn find_out_exact(&self, hash: u64, tuple: &Tuple<F>) -> Option<ConnId> {
         debug_assert!(self.late.is_empty(), "entries are late");
         // Under NAT it is what the server sends that leads here, otherwise what the client does.
         self.index
             .find(hash, |entry| {
-                self.records[(entry & !OUT) as usize].is_out(key)
+                self.records[(entry & !OUT) as usize].is_out(tuple)
             })
             .map(|entry| ConnId(entry & !OUT))
     }
 
     /// The newest template of this key (`ip_vs_ct_in_get`), other than persistence engines'.
     pub fn find_template(&self, hash: u64, key: &Key<F>) -> Option<ConnId> {
+        let tuple = key.tuple();
         self.template(hash, |_, record| {
-            !record.has(Flags::PE) && record.same_in(key)
+            !record.has(Flags::PE) && record.request() == tuple
         })
     }
 
@@ -493,13 +505,13 @@ impl<F: Family> ConnTable<F> {
             let by_engine = flags.has(Flags::PE);
             return (Some(if by_engine { record.pe_hash() } else { hash }), None);
         }
-        let out = (record.forward() == Forward::Masq).then(|| self.hash_out(&record.out_key()));
+        let out = (record.forward() == Forward::Masq).then(|| self.hash_of(&record.answer()));
         (Some(hash), out)
     }
 
     fn hashes_anew(&self, id: u32) -> Hashes {
         let record = &self.records[id as usize];
-        self.hashes(record, self.hash_in(&record.key()))
+        self.hashes(record, self.hash_of(&record.request()))
     }
 
     #[inline]
@@ -516,27 +528,13 @@ impl<F: Family> ConnTable<F> {
         let end = |entry: u32| {
             let record = &records[(entry & !OUT) as usize];
             if record.has(Flags::TEMPLATE.with(Flags::PE)) {
-                return (Key::default(), true, record.pe_hash());
+                return (None, true, record.pe_hash());
             }
-            let key = if entry & OUT == 0 {
-                record.key()
-            } else {
-                let OutKey {
-                    proto,
-                    saddr,
-                    sport,
-                    caddr,
-                    cport,
-                } = record.out_key();
-                Key {
-                    proto,
-                    caddr,
-                    cport,
-                    vaddr: saddr,
-                    vport: sport,
-                }
+            let tuple = match entry & OUT {
+                0 => record.request(),
+                _ => record.answer(),
             };
-            (key, record.has(Flags::TEMPLATE), 0)
+            (Some(tuple), record.has(Flags::TEMPLATE), 0)
         };
         self.index
             .insert(hash, entry, |other| end(other) == end(entry));

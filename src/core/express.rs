@@ -26,7 +26,7 @@ use crate::rewrite::{translate_ip, End, Side};
 use crate::spec::Forward;
 use crate::state::{self, Direction, Signal, Step};
 use crate::tally::Tally;
-use crate::tunnel::Wrapping;
+use crate::tunnel::{InIp, Wrapping};
 use crate::types::{proto, Tick, Time, WorkerId};
 use crate::verdict::Held;
 use crate::worker::{Io, Tables, Worker};
@@ -309,12 +309,12 @@ impl<F: Frame> Worker<F> {
             return Err(frame);
         }
         let ledger = services.ledger();
-        let tally = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
+        let tally = ledger
+            .dest(record.dest_number())
+            .filter(|dest| dest.available());
+        let tally = usual!(frame, tally);
         let number = HopNumber(record.hop_in);
-        let exit = usual!(frame, hops.usual(number, moment.now, net));
-        if !tally.available() {
-            return Err(frame);
-        }
+        let (exit, hops) = usual!(frame, hops.usual(number, moment.now, net));
         let fits = len <= usize::from(exit.mtu);
         let books = Books { rules, sums };
         let step = match record.forward() {
@@ -336,33 +336,46 @@ impl<F: Frame> Worker<F> {
                     addr: record.vaddr(),
                     port: record.vport(),
                 };
-                A::take_ttl(ip);
-                translate_ip(ip, A::HEADER, protocol, Side::Destination, virt, server);
+                A::decrement_ttl(ip);
+                translate_plain(ip, protocol, Side::Destination, virt, server);
                 shorten(&mut frame, l3 + len);
                 exit.send(frame, l3, net, io);
                 step
             }
             Forward::Tunnel => {
-                let (df, tos) = A::df_and_tos(usual!(frame, A::start(ip)));
-                let exit = *exit;
-                let dest = usual!(frame, record.dest().and_then(|dest| services.dest(dest)));
-                let way = (&exit, hops.source(number));
-                if services.path_mtu(moment.now, dest.spec.addr) != u16::MAX {
-                    return Err(frame);
-                }
-                let wrapping =
-                    Wrapping::of::<A>(dest, way, len, df && rules.settings.pmtu_disc != 0, tos);
-                let wrapping = usual!(frame, wrapping);
-                let step = books.enter(record, tally, Direction::Input, signal, len, moment.tick);
-                A::decrement_ttl(ip);
-                shorten(&mut frame, l3 + len);
-                let client = End::<A> {
-                    addr: record.caddr(),
-                    port: record.cport(),
+                let cut = rules.settings.pmtu_disc == 0;
+                let source = usual!(frame, hops.source(number));
+                let outside = match tally.is_in_ip(A::AF) && !services.knows_path_mtus() {
+                    true => InIp::<A>::of(ip, l3, (source, record.daddr()), exit, cut, net),
+                    false => None,
                 };
-                let ends = (client, record.vport());
-                wrapping.send(frame, l3, ends, dest, &exit, net, io);
-                step
+                if let Some(outside) = outside {
+                    let step =
+                        books.enter(record, tally, Direction::Input, signal, len, moment.tick);
+                    A::decrement_ttl(ip);
+                    shorten(&mut frame, l3 + len);
+                    outside.send(frame, net, io);
+                    step
+                } else {
+                    let dest = usual!(frame, services.dest(record.dest_number()));
+                    if services.path_mtu(moment.now, dest.spec.addr) != u16::MAX {
+                        return Err(frame);
+                    }
+                    let (df, tos) = A::df_and_tos(usual!(frame, A::start(ip)));
+                    let wrapping = Wrapping::of::<A>(dest, (exit, source), len, df && !cut, tos);
+                    let wrapping = usual!(frame, wrapping);
+                    let step =
+                        books.enter(record, tally, Direction::Input, signal, len, moment.tick);
+                    A::decrement_ttl(ip);
+                    shorten(&mut frame, l3 + len);
+                    let client = End::<A> {
+                        addr: record.caddr(),
+                        port: record.cport(),
+                    };
+                    let ends = (client, record.vport());
+                    wrapping.send(frame, l3, ends, dest, exit, net, io);
+                    step
+                }
             }
             _ => return Err(frame),
         };
@@ -400,11 +413,13 @@ impl<F: Frame> Worker<F> {
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
         let signal = usual!(frame, signal::<A, false>(ip, protocol));
         let ledger = services.ledger();
-        let tally = usual!(frame, record.dest().and_then(|dest| ledger.dest(dest)));
+        let tally = ledger
+            .dest(record.dest_number())
+            .filter(|dest| dest.available());
+        let tally = usual!(frame, tally);
         let number = HopNumber(record.hop_out);
-        let exit = usual!(frame, hops.usual(number, moment.now, net));
+        let (exit, _) = usual!(frame, hops.usual(number, moment.now, net));
         let usual = record.forward() == Forward::Masq
-            && tally.available()
             && len <= usize::from(exit.mtu)
             && !by_source
             && !lacks_checksum::<A>(ip, protocol);
@@ -421,8 +436,8 @@ impl<F: Frame> Worker<F> {
             addr: record.daddr(),
             port: record.dport(),
         };
-        A::take_ttl(ip);
-        translate_ip(ip, A::HEADER, protocol, Side::Source, server, virt);
+        A::decrement_ttl(ip);
+        translate_plain(ip, protocol, Side::Source, server, virt);
         shorten(&mut frame, l3 + len);
         exit.send(frame, l3, net, io);
         if let Some(step) = step {
@@ -471,6 +486,13 @@ impl Books<'_> {
         let renewed = record.renew(tick);
         (matters || !renewed).then_some(step)
     }
+}
+
+/// Replaces one end of a packet whose header checksum is right.
+#[inline(always)]
+fn translate_plain<A: Plain>(ip: &mut [u8], protocol: u8, side: Side, old: End<A>, new: End<A>) {
+    translate_ip(ip, A::HEADER, protocol, side, old, new);
+    A::reseal(ip, A::delta(old.addr, new.addr));
 }
 
 /// Cuts off what an Ethernet frame was padded with.

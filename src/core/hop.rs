@@ -34,16 +34,18 @@ pub(crate) struct Exit {
     pub mtu: u16,
     port: u16,
     l2_len: u8,
+    /// Where a packet begins that has just the room for an untagged header; 0 where frames are tagged.
+    room: u8,
     /// The Ethernet header, but for the type.
     l2: [u8; 16],
 }
 
 impl Exit {
-    /// Whether frames leave without a tag, so that what is before an untagged packet has room for the header.
+    /// The header, where a packet that begins `l3` bytes into a frame has just the room for it.
     #[inline(always)]
-    pub fn untagged(&self) -> Option<&[u8; UNTAGGED]> {
+    pub fn untagged(&self, l3: usize) -> Option<&[u8; UNTAGGED]> {
         let l2 = self.l2.first_chunk();
-        l2.filter(|_| usize::from(self.l2_len) == UNTAGGED)
+        l2.filter(|_| l3 == usize::from(self.room))
     }
 
     /// The port.
@@ -61,9 +63,8 @@ impl Exit {
         net: &mut Net<F>,
         io: &mut impl PacketIo<Frame = F>,
     ) {
-        let usual = self.untagged().filter(|_| l3 == UNTAGGED + 2);
         let head = frame.head_mut().first_chunk_mut::<UNTAGGED>();
-        if let (Some(l2), Some(head)) = (usual, head) {
+        if let (Some(l2), Some(head)) = (self.untagged(l3), head) {
             *head = *l2;
             net.counters.forwarded += 1;
             io.transmit(self.port(), frame);
@@ -175,19 +176,20 @@ impl Hops {
         }
     }
 
-    /// How packets leave by the way of that number, if it is good and its neighbour reachable.
+    /// How packets leave by the way of that number, if it is good and its neighbour reachable; and the ways, to look further.
     #[inline(always)]
     pub fn usual<F: Frame>(
         &mut self,
         number: HopNumber,
         now: Time,
         net: &mut Net<F>,
-    ) -> Option<&Exit> {
+    ) -> Option<(&Exit, &Hops)> {
         let at = (number.0 as u16 as usize).wrapping_sub(1);
         if self.exits.get(at)?.stamp != stamp(number, self.look) {
             self.look_at(number, now, net)?;
         }
-        self.exits.get(at)
+        let hops = &*self;
+        Some((hops.exits.get(at)?, hops))
     }
 
     /// The source of what we send ourselves by the way of that number, if it is one for tunnels.
@@ -206,6 +208,11 @@ impl Hops {
         let exit = self.exits.get_mut(at)?;
         exit.l2[..l2.len()].copy_from_slice(l2);
         (exit.port, exit.l2_len) = (port.0, l2.len() as u8);
+        exit.room = if l2.len() == UNTAGGED {
+            UNTAGGED as u8 + 2
+        } else {
+            0
+        };
         (exit.mtu, exit.stamp) = (mtu, stamp(number, self.look));
         Some(())
     }

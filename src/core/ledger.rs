@@ -96,8 +96,10 @@ impl Ledger {
 /// What packets of a burst add to the counters of all traffic, written when it ends.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Sums {
-    /// Packets and bytes from clients, packets and bytes from servers.
-    counts: [u64; 4],
+    /// Packets from clients, from servers.
+    packets: [u64; 2],
+    /// Bytes likewise.
+    bytes: [u64; 2],
 }
 
 impl Sums {
@@ -111,16 +113,17 @@ impl Sums {
             }
             Direction::Output => {
                 dest.outbound(bytes);
-                2
+                1
             }
         };
-        self.counts[at] += 1;
-        self.counts[at + 1] += bytes as u64;
+        self.packets[at] += 1;
+        self.bytes[at] += bytes as u64;
     }
 
     /// Writes them, at the end of a burst.
     pub fn end(&mut self, total: &Tally) {
-        total.add(std::mem::take(&mut self.counts));
+        let Sums { packets, bytes } = std::mem::take(self);
+        total.add([packets[0], bytes[0], packets[1], bytes[1]]);
     }
 }
 

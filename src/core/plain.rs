@@ -1,6 +1,7 @@
 //! Packets that have nothing between IP header and TCP or UDP, read by the array: what `express.rs` needs to know of an
 //! address family, and of a worker.
 
+use ripvs_packet::eth::ethertype;
 use ripvs_packet::{ipv4, ipv6, parse, Frame};
 
 use crate::conn::{ConnTable, Ports, Tuple};
@@ -14,6 +15,7 @@ use crate::rewrite::Ip;
 use crate::service::Services;
 use crate::settings::Settings;
 use crate::state::Timeouts;
+use crate::types::proto;
 use crate::worker::Worker;
 
 /// An address family's plain packets. Their start, the IP header and the ports, is an array, so that lengths are compared
@@ -23,6 +25,8 @@ pub(crate) trait Plain: Ip {
     const IN: Way;
     /// The way of packets to elsewhere.
     const OUT: Way;
+    /// The type of frames with such packets, as it lies there.
+    const TYPE: [u8; 2];
     /// The header and the first eight bytes of TCP or UDP.
     type Start;
 
@@ -54,11 +58,23 @@ pub(crate) trait Plain: Ip {
     /// This family's one of two addresses.
     fn last_vip(vips: &mut ([u8; 4], [u8; 16])) -> &mut Self::Addr;
 
-    /// One less TTL, with the checksum left to [`Ip::seal`]; the caller saw that there is one to take.
-    fn take_ttl(ip: &mut [u8]);
-
     /// Whether it must not be cut (said by IPv4 packets only), and TOS or traffic class.
     fn df_and_tos(start: &Self::Start) -> (bool, u8);
+
+    /// Writes a header without options.
+    fn put_header(ip: &mut [u8], header: &Header<Self>);
+}
+
+/// A header to be written, of a packet that holds another.
+pub(crate) struct Header<A: Ip> {
+    /// Source and destination.
+    pub ends: (A::Addr, A::Addr),
+    /// Length of what is inside.
+    pub inside: usize,
+    pub tos: u8,
+    pub ttl: u8,
+    /// Identification; none where it must not be cut. Of no meaning for IPv6.
+    pub id: Option<u16>,
 }
 
 /// Bytes of an array, from a place that the compiler knows to be inside.
@@ -118,6 +134,7 @@ macro_rules! keys {
 impl Plain for V4 {
     const IN: Way = Way::In4;
     const OUT: Way = Way::Out4;
+    const TYPE: [u8; 2] = ethertype::IPV4.to_be_bytes();
 
     keys!(28, ipv4::PROTOCOL);
 
@@ -141,20 +158,32 @@ impl Plain for V4 {
     }
 
     #[inline(always)]
-    fn take_ttl(ip: &mut [u8]) {
-        ip[ipv4::TTL] -= 1;
-    }
-
-    #[inline(always)]
     fn df_and_tos(start: &[u8; 28]) -> (bool, u8) {
         let df = word(start, ipv4::FRAGMENT) & ipv4::DF != 0;
         (df, start[ipv4::TOS])
+    }
+
+    #[inline(always)]
+    fn put_header(ip: &mut [u8], header: &Header<V4>) {
+        if let Some(ip) = ip.first_chunk_mut() {
+            *ip = ipv4::build(&ipv4::NewHeader {
+                tos: header.tos,
+                total_len: (V4::HEADER + header.inside) as u16,
+                id: header.id.unwrap_or(0),
+                fragment: if header.id.is_none() { ipv4::DF } else { 0 },
+                ttl: header.ttl,
+                protocol: proto::IPIP,
+                src: header.ends.0,
+                dst: header.ends.1,
+            });
+        }
     }
 }
 
 impl Plain for V6 {
     const IN: Way = Way::In6;
     const OUT: Way = Way::Out6;
+    const TYPE: [u8; 2] = ethertype::IPV6.to_be_bytes();
 
     keys!(48, NEXT_HEADER);
 
@@ -176,13 +205,23 @@ impl Plain for V6 {
     }
 
     #[inline(always)]
-    fn take_ttl(ip: &mut [u8]) {
-        ip[HOP_LIMIT] -= 1;
+    fn df_and_tos(start: &[u8; 48]) -> (bool, u8) {
+        (false, (word(start, 0) >> 4) as u8)
     }
 
     #[inline(always)]
-    fn df_and_tos(start: &[u8; 48]) -> (bool, u8) {
-        (false, (word(start, 0) >> 4) as u8)
+    fn put_header(ip: &mut [u8], header: &Header<V6>) {
+        if let Some(ip) = ip.first_chunk_mut() {
+            *ip = ipv6::build(&ipv6::NewHeader {
+                traffic_class: header.tos,
+                flow_label: 0,
+                payload_len: header.inside as u16,
+                next_header: proto::IPV6,
+                hop_limit: header.ttl,
+                src: header.ends.0,
+                dst: header.ends.1,
+            });
+        }
     }
 }
 

@@ -26,6 +26,8 @@ pub trait Ip: Family {
     fn decrement_ttl(ip: &mut [u8]);
     /// Makes the header checksum right again, where there is one.
     fn seal(ip: &mut [u8]);
+    /// The same of a header that was right before an address changed: as if it were computed anew.
+    fn reseal(ip: &mut [u8], change: Delta);
 
     /// What an address having become another does to a checksum that covers it.
     fn delta(old: Self::Addr, new: Self::Addr) -> Delta;
@@ -111,6 +113,12 @@ impl Ip for V4 {
         };
         ip[10..12].copy_from_slice(&sum.checksum().to_be_bytes());
     }
+
+    #[inline(always)]
+    fn reseal(ip: &mut [u8], change: Delta) {
+        let sum = change.apply(u16::from_be_bytes([ip[10], ip[11]]));
+        [ip[10], ip[11]] = sum.to_be_bytes();
+    }
 }
 
 impl Ip for V6 {
@@ -163,6 +171,8 @@ impl Ip for V6 {
     }
 
     fn seal(_: &mut [u8]) {}
+
+    fn reseal(_: &mut [u8], _: Delta) {}
 }
 
 /// What follows the extension headers of a quoted IPv6 packet, where that would begin, and the fragment offset in units of
@@ -280,6 +290,7 @@ pub fn translate<A: Ip, F: Frame>(
     }
     let ip = &mut frame.head_mut()[l3..];
     let no_checksum = translate_ip(ip, l4, proto, side, old, new);
+    A::seal(ip);
     if no_checksum {
         seal_udp::<A, F>(frame, l3, at);
     }
@@ -289,8 +300,8 @@ pub fn translate<A: Ip, F: Frame>(
     true
 }
 
-/// As [`translate`], of a packet whose headers are all there, without those checksums that are computed anew: SCTP's, and
-/// that of a UDP datagram which has none, for which the answer is true.
+/// As [`translate`], of a packet whose headers are all there, without those checksums that are computed anew: the header's,
+/// SCTP's, and that of a UDP datagram which has none, for which the answer is true.
 #[inline(always)]
 pub fn translate_ip<A: Ip>(
     ip: &mut [u8],
@@ -327,7 +338,6 @@ pub fn translate_ip<A: Ip>(
         _ => {}
     }
     A::put(ip, side.addr_at::<A>(), new.addr);
-    A::seal(ip);
     no_checksum
 }
 

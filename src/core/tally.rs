@@ -1,9 +1,11 @@
 //! Traffic counters of one service or dest at one worker: a cache line that its worker alone writes and the control thread
 //! reads at any time. Summing over workers, rates and zeroing are the control thread's business.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering::Relaxed};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
 
 use crate::hop::HopNumber;
+use crate::spec::{DestSpec, TunnelCsum, TunnelKind};
+use crate::types::Af;
 
 /// What one worker counted for one service, one dest or altogether; and what else its packets need to know of a dest, so
 /// that they need no other line.
@@ -25,6 +27,8 @@ pub struct Tally {
     hop: AtomicU32,
     /// Whether the dest is in its service at present.
     available: AtomicBool,
+    /// The family of its tunnel, plus 1, where that is IP in IP, and there is no more to it; 0 otherwise.
+    in_ip: AtomicU8,
 }
 
 /// The figures of a [`Tally`] at one moment; bytes are those of IP packets, headers included.
@@ -113,6 +117,19 @@ impl Tally {
     #[inline(always)]
     pub(crate) fn available(&self) -> bool {
         self.available.load(Relaxed)
+    }
+
+    /// Whether its tunnel is IP in IP of that family, and there is no more to it.
+    #[inline(always)]
+    pub(crate) fn is_in_ip(&self, af: Af) -> bool {
+        self.in_ip.load(Relaxed) == 1 + af as u8
+    }
+
+    /// Notes what kind of tunnel leads to it.
+    pub(crate) fn set_tunnel(&self, dest: &DestSpec) {
+        let plain = dest.tunnel == TunnelKind::Ipip && dest.tunnel_csum != TunnelCsum::Full;
+        let family = 1 + Af::of(dest.addr) as u8;
+        self.in_ip.store(if plain { family } else { 0 }, Relaxed);
     }
 
     /// Notes that the dest has come into its service, or left it.

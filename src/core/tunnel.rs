@@ -7,8 +7,8 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use ripvs_packet::checksum::{pseudo_v4, pseudo_v6, Sum};
-use ripvs_packet::eth::ethertype;
-use ripvs_packet::{icmp, ipv4, ipv6, parse, Frame, PacketIo};
+use ripvs_packet::eth::{self, ethertype};
+use ripvs_packet::{icmp, ipv4, ipv6, parse, Frame, PacketIo, PortId};
 
 use crate::conn::Key;
 use crate::datapath::Passed;
@@ -16,8 +16,9 @@ use crate::family::V4;
 use crate::flow::Path;
 use crate::hop::{Exit, Hop};
 use crate::message::Msg;
-use crate::net::{IcmpKind, Net, Offender};
+use crate::net::{IcmpKind, Net, Offender, UNTAGGED};
 use crate::packet::{ports, Packet};
+use crate::plain::{Header, Plain};
 use crate::related::{is_balanced, is_later, quoted, sent_key};
 use crate::rewrite::{add_frame, End, Ip, Quoted};
 use crate::service::Dest;
@@ -27,6 +28,8 @@ use crate::types::{proto, Af, Time, WorkerId};
 use crate::verdict::{Drop, Verdict};
 use crate::worker::{Io, Tables, Worker};
 
+/// Where a packet begins in an untagged frame.
+const IN_FRAME: usize = eth::HEADER_LEN;
 const UDP_HEADER: usize = 8;
 const GUE_HEADER: usize = 4;
 const GRE_HEADER: usize = 4;
@@ -196,6 +199,63 @@ fn seal_inside<F: Frame>(frame: &mut F, dest: &DestSpec, outer: &Outer, at: usiz
     }
 }
 
+/// The outside of a client's packet that goes IP in IP of its own family, from an untagged frame to one, as most do.
+pub(crate) struct InIp<'a, A: Ip> {
+    l2: &'a [u8; UNTAGGED],
+    port: PortId,
+    header: Header<A>,
+}
+
+impl<'a, A: Plain> InIp<'a, A> {
+    /// The outside of the packet `ip`, which begins `l3` bytes into its frame. `None` where it or its way is not of that kind.
+    /// `cut`: what is too long is cut on its way. `ends`: source and destination of the tunnel.
+    #[inline(always)]
+    pub fn of<F: Frame>(
+        ip: &[u8],
+        l3: usize,
+        ends: (IpAddr, A::Addr),
+        exit: &'a Exit,
+        cut: bool,
+        net: &mut Net<F>,
+    ) -> Option<InIp<'a, A>> {
+        let start = A::start(ip)?;
+        let (inside, (df, tos)) = (A::len(start), A::df_and_tos(start));
+        let room = usize::from(exit.mtu).checked_sub(A::HEADER)?;
+        let usual = inside <= room && room >= usize::from(least_mtu(A::AF)) && l3 == IN_FRAME;
+        let l2 = exit.untagged(l3).filter(|_| usual)?;
+        let header = Header {
+            ends: (A::from_ip(ends.0)?, ends.1),
+            inside,
+            tos: outer_tos(tos),
+            // The packet inside is to be sent with one less.
+            ttl: A::ttl(ip) - 1,
+            id: (!df || cut).then(|| net.next_ip_id()),
+        };
+        let port = exit.port();
+        Some(InIp { l2, port, header })
+    }
+
+    /// Wraps the packet, whose frame has no padding, and sends it.
+    #[inline(always)]
+    pub fn send<F: Frame>(
+        &self,
+        mut frame: F,
+        net: &mut Net<F>,
+        io: &mut impl PacketIo<Frame = F>,
+    ) {
+        let has_room = frame.prepend(A::HEADER);
+        let head = frame.head_mut().split_at_mut_checked(IN_FRAME);
+        let Some((l2, ip)) = head.filter(|_| has_room) else {
+            return net.counters.done(Verdict::Dropped(Drop::NoHeadroom));
+        };
+        l2[..UNTAGGED].copy_from_slice(self.l2);
+        l2[UNTAGGED..].copy_from_slice(&A::TYPE);
+        A::put_header(ip, &self.header);
+        net.counters.forwarded += 1;
+        io.transmit(self.port, frame);
+    }
+}
+
 /// What is known of the outside of a client's packet before it is wrapped.
 pub(crate) struct Wrapping {
     src: IpAddr,
@@ -206,10 +266,10 @@ pub(crate) struct Wrapping {
 impl Wrapping {
     /// The outside of a packet of `len` bytes that is as any other: no checksum to be computed over all of it, room for it.
     /// `None` where that is not so. `df`: it must not be cut.
-    #[inline]
+    #[inline(never)]
     pub fn of<A: Ip>(
         dest: &Dest,
-        (exit, source): (&Exit, Option<IpAddr>),
+        (exit, source): (&Exit, IpAddr),
         len: usize,
         df: bool,
         tos: u8,
@@ -217,10 +277,10 @@ impl Wrapping {
         let spec = &dest.spec;
         let room = usize::from(exit.mtu).checked_sub(overhead(spec))?;
         let usual = len <= room
-            && room >= usize::from(least_mtu(spec.addr))
+            && room >= usize::from(least_mtu(Af::of(spec.addr)))
             && spec.tunnel_csum != TunnelCsum::Full;
         usual.then_some(Wrapping {
-            src: source?,
+            src: source,
             tos: outer_tos(tos),
             dont_fragment: A::AF == Af::V4 && df,
         })
@@ -229,7 +289,7 @@ impl Wrapping {
     /// Wraps the packet that begins `l3` bytes into the frame, and sends it. `of` is its client and the
     /// virtual port.
     #[allow(clippy::too_many_arguments)]
-    #[inline]
+    #[inline(never)]
     pub fn send<A: Ip, F: Frame>(
         &self,
         mut frame: F,
@@ -256,24 +316,7 @@ impl Wrapping {
                 TunnelKind::Ipip | TunnelKind::Gre => 0,
             },
         };
-        let wrapped = match (exit.untagged(), &dest.spec.tunnel, outer.src, outer.dst) {
-            (Some(l2), TunnelKind::Ipip, IpAddr::V4(src), IpAddr::V4(dst))
-                if l3 == l2.len() + 2 =>
-            {
-                if frame.prepend(V4::HEADER) {
-                    let header = outer.header_v4(frame.len() - l3, inner_protocol(A::AF), src, dst);
-                    if let Some(head) = frame.head_mut().first_chunk_mut::<34>() {
-                        head[..12].copy_from_slice(l2);
-                        head[12..14].copy_from_slice(&ethertype::IPV4.to_be_bytes());
-                        head[14..].copy_from_slice(&header);
-                    }
-                    net.counters.forwarded += 1;
-                    return io.transmit(exit.port(), frame);
-                }
-                false
-            }
-            _ => frame.trim_front(l3) && encapsulate(&mut frame, A::AF, &dest.spec, &outer),
-        };
+        let wrapped = frame.trim_front(l3) && encapsulate(&mut frame, A::AF, &dest.spec, &outer);
         if wrapped {
             exit.send_anyhow(frame, 0, net, io);
         } else {
@@ -282,12 +325,11 @@ impl Wrapping {
     }
 }
 
-/// The least MTU that a tunnel to this address must leave for what is inside.
-fn least_mtu(outer: IpAddr) -> u16 {
-    if outer.is_ipv4() {
-        MIN_MTU_V4
-    } else {
-        MIN_MTU_V6
+/// The least MTU that a tunnel of this family must leave for what is inside.
+fn least_mtu(outer: Af) -> u16 {
+    match outer {
+        Af::V4 => MIN_MTU_V4,
+        Af::V6 => MIN_MTU_V6,
     }
 }
 
@@ -337,7 +379,7 @@ impl<F: Frame> Worker<F> {
         }
         hit.mtu = hit.mtu.min(self.services.path_mtu(now, spec.addr));
         let room = usize::from(hit.mtu).saturating_sub(overhead(&spec)) as u16;
-        if room < least_mtu(spec.addr) && A::ttl(pkt.ip()) > 1 {
+        if room < least_mtu(Af::of(spec.addr)) && A::ttl(pkt.ip()) > 1 {
             return self.discard(pkt, Drop::TooBig);
         }
         // Without path MTU discovery the outer packet is cut instead.

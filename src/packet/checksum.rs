@@ -99,10 +99,15 @@ impl Sum {
 
 #[inline(always)]
 fn fold64(sum: u64) -> u16 {
-    let sum = (sum & 0xffff_ffff) + (sum >> 32);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    let sum = (sum & 0xffff) + (sum >> 16);
-    ((sum & 0xffff) + (sum >> 16)) as u16
+    // The upper half of a word and its halves exchanged is the sum of both, with the carry of the lower half's same sum.
+    let sum = (sum.wrapping_add(sum.rotate_left(32)) >> 32) as u32;
+    (sum.wrapping_add(sum.rotate_left(16)) >> 16) as u16
+}
+
+/// The checksum of words that lie in memory like this, as it lies there.
+#[inline(always)]
+pub(crate) fn of_words<const N: usize>(words: [u32; N]) -> u16 {
+    !fold64(words.into_iter().map(u64::from).sum())
 }
 
 #[inline(always)]

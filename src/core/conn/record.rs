@@ -184,6 +184,12 @@ impl<F: Family> Record<F> {
         (self.dest != NONE).then_some(DestId(self.dest))
     }
 
+    /// The number of its dest; without one, a number that no dest has.
+    #[inline(always)]
+    pub(crate) fn dest_number(&self) -> DestId {
+        DestId(self.dest)
+    }
+
     /// Binds the connection to a dest, or to none.
     pub fn set_dest(&mut self, dest: Option<DestId>) {
         self.dest = dest.map_or(NONE, |id| id.0);

@@ -64,6 +64,7 @@ impl Services {
         self.dest_addrs.change(spec.addr, |count| *count += 1);
         account.set_available(true);
         account.set_hop(HopNumber::default());
+        account.set_tunnel(&spec);
         self.ledger.take(account);
         let dest = Dest {
             spec: spec.clone(),
@@ -108,6 +109,9 @@ impl Services {
             dest.overloaded = false;
         }
         let (service, overloaded) = (dest.service, dest.overloaded);
+        if let Some(tally) = self.ledger.dest(id) {
+            tally.set_tunnel(&spec);
+        }
         let Some(entry) = self.get_mut(service) else {
             return;
         };

@@ -74,6 +74,12 @@ impl Services {
         self.ways.learn(now, addr, mtu)
     }
 
+    /// Whether routers told anything of the kind, if only of other addresses.
+    #[inline(always)]
+    pub fn knows_path_mtus(&self) -> bool {
+        !self.ways.told.is_empty()
+    }
+
     /// How long packets to an address may be as routers told it; the greatest of all where they told nothing.
     #[inline]
     pub fn path_mtu(&self, now: Time, addr: IpAddr) -> u16 {

@@ -41,10 +41,14 @@ impl<F: Frame> Worker<F> {
             inverse: false,
             now,
         });
-        let dest_id = member?.id;
+        let member = member?;
+        let (dest_id, addr, port) = (member.id, member.addr, member.port);
         let dest = self.services.dest(dest_id)?;
         let tally = self.services.ledger().dest(dest_id)?;
-        let flags = Flags::of_forward(dest.spec.forward);
+        if self.services.ledger().is_large() {
+            self.hops.prefetch(tally.hop());
+        }
+        let flags = Flags::of_forward(dest.forward);
         let secure = self.defence.secure_tcp();
         let new = NewConn {
             dest: Some(dest_id),
@@ -54,12 +58,8 @@ impl<F: Frame> Worker<F> {
             hop_in: tally.hop().0,
             ..NewConn::new(
                 *key,
-                A::from_ip(dest.spec.addr).unwrap_or_default(),
-                if dest.spec.port != 0 {
-                    dest.spec.port
-                } else {
-                    key.vport
-                },
+                A::from_ip(addr).unwrap_or_default(),
+                if port != 0 { port } else { key.vport },
                 flags,
             )
         };
@@ -73,6 +73,7 @@ impl<F: Frame> Worker<F> {
             inactive: 1,
             bound: Some(true),
         });
+        self.services.foresee_pick(id);
         // There is room, as was seen above.
         A::table_mut(self).insert_late(now.tick(), &new, hash).ok()
     }

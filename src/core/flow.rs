@@ -275,6 +275,10 @@ impl<F: Frame> Worker<F> {
             gone.push((id, Gone::of(record)));
             Expiry::Remove
         });
+        if self.services.ledger().is_large() {
+            let dests = gone.iter().filter_map(|(_, gone)| gone.dest);
+            self.services.foresee_charges(dests);
+        }
         for (id, gone) in gone.drain(..) {
             self.farewell::<A>(now, id, gone, false);
         }

@@ -4,6 +4,7 @@
 
 use std::net::IpAddr;
 
+use ripvs_arch::prefetch_read;
 use ripvs_packet::{Frame, PacketIo, PortId};
 
 use crate::growing::GrowMap;
@@ -190,6 +191,16 @@ impl Hops {
         }
         let hops = &*self;
         Some((hops.exits.get(at)?, hops))
+    }
+
+    /// Begins to fetch what [`Hops::usual`] needs.
+    #[inline]
+    pub fn prefetch(&self, number: HopNumber) {
+        let at = (number.0 as u16 as usize).wrapping_sub(1);
+        if let (Some(exit), Some(way)) = (self.exits.get(at), self.ways.get(at)) {
+            prefetch_read(exit);
+            prefetch_read(way);
+        }
     }
 
     /// The source of what we send ourselves by the way of that number, if it is one for tunnels.

@@ -1,20 +1,16 @@
 //! Weighted failover: the greatest weight takes all.
 
-use super::least::{ByRank, Rank};
+use super::least::{ByRank, Rank, Ratio};
 use super::pool::{Member, Pool};
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct Fo(i32);
+pub(super) struct Fo;
 
 impl Rank for Fo {
     const FIXED: bool = true;
 
-    fn of(member: &Member) -> Option<Fo> {
-        member.available().then_some(Fo(member.weight))
-    }
-
-    fn beats(&self, other: &Fo) -> bool {
-        self.0 > other.0
+    fn of(member: &Member) -> Option<Ratio> {
+        member.available().then_some(Ratio::heaviest(member))
     }
 }
 

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use super::{mh, new, Change, Expirations, Member, PickKey, Pool, Scheduler};
+use super::{mh, new, Change, Expirations, Member, PickKey, Pool, Scheduler, Slot};
 use crate::spec::SchedKind;
 use crate::types::{DestId, Time};
 
@@ -92,6 +92,15 @@ impl Group {
         }
     }
 
+    /// As [`Group::set_load`], of a dest that was at that slot the last time, if not the slot of nobody in particular.
+    pub fn set_load_at(&mut self, slot: &mut Slot, id: DestId, active: u32, inactive: u32) {
+        if let Some(now) = self.pool.find(id, *slot) {
+            *slot = now;
+            self.pool.set_load(now, active, inactive);
+            self.scheduler.update(&self.pool, &Change::Load(now));
+        }
+    }
+
     /// Sets whether a dest is overloaded.
     pub fn set_overloaded(&mut self, id: DestId, overloaded: bool) {
         if let Some(slot) = self.pool.slot_of(id) {
@@ -117,6 +126,19 @@ impl Group {
         self.pool.get(slot)
     }
 
+    /// The dest that will most likely be picked next, where that can be said.
+    pub fn guess(&self) -> Option<DestId> {
+        let slot = self.scheduler.guess(&self.pool)?;
+        self.scheduler.prefetch(slot);
+        self.pool.get(slot).map(|member| member.id)
+    }
+
+    /// Begins to fetch what changes with the load of a dest that was at that slot the last time.
+    pub fn prefetch(&self, slot: Slot) {
+        self.pool.prefetch(slot);
+        self.scheduler.prefetch(slot);
+    }
+
     /// Lets the scheduler forget what it has not used for long, a bounded step a call. Cheap, for every round of a worker.
     pub fn expire(&mut self, now: Time) {
         self.scheduler.expire(now);
@@ -130,5 +152,47 @@ impl Group {
     /// The scheduler that is set.
     pub fn kind(&self) -> Option<SchedKind> {
         self.kind
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::{key, member};
+    use super::*;
+
+    #[test]
+    fn what_is_guessed_is_picked_next() {
+        for kind in [
+            SchedKind::Rr,
+            SchedKind::Wrr,
+            SchedKind::Lc,
+            SchedKind::Wlc,
+            SchedKind::Twos,
+        ] {
+            let mut group = Group::new(Some(kind), 0, 0, 1);
+            (0..300).for_each(|n| group.add(member(n, 2)));
+            let mut slot = Slot::default();
+            for n in 0..1000 {
+                let picked = *group.pick(&key()).unwrap();
+                group.set_load_at(&mut slot, picked.id, picked.active + 1, n % 7);
+                let now = group.pool().get(slot).unwrap();
+                assert_eq!((now.id, now.active), (picked.id, picked.active + 1));
+                let guess = group.guess();
+                group.prefetch(slot);
+                assert!(guess.is_some());
+                assert_eq!(guess, group.pick(&key()).map(|m| m.id), "{kind:?} {n}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_was_drawn_beforehand_is_drawn_anew_when_weights_change() {
+        let mut group = Group::new(Some(SchedKind::Twos), 0, 0, 1);
+        (0..10).for_each(|n| group.add(member(n, 1)));
+        for n in 0..10 {
+            assert!(group.pick(&key()).is_some());
+            (0..10).for_each(|other| group.edit(DestId(other), i32::from(other == n)));
+            assert_eq!(group.pick(&key()).map(|m| m.id), Some(DestId(n)));
+        }
     }
 }

@@ -5,7 +5,7 @@
 use super::cache::Cache;
 use super::known::{Known, KnownDests};
 use super::lblc::Local;
-use super::least::Rank;
+use super::least::{Rank, Ratio};
 use super::pool::{Pool, Slot};
 use super::tree::{Share, Tree};
 use super::wlc::Wlc;
@@ -159,13 +159,13 @@ impl Lblcr {
 
 /// The best by wlc of those in a set that may be chosen.
 fn least(links: &Links, known: &KnownDests, pool: &Pool, set: &Set) -> Option<Slot> {
-    let mut best: Option<(Wlc, Slot)> = None;
+    let mut best: Option<(Ratio, Slot)> = None;
     for dest in links.iter(set) {
         let Some((Some(slot), member)) = known.get(pool, dest) else {
             continue;
         };
         if let Some(rank) = Wlc::of(member) {
-            if best.is_none_or(|(least, _)| rank.beats(&least)) {
+            if best.is_none_or(|(least, _)| rank.less(&least)) {
                 best = Some((rank, slot));
             }
         }
@@ -175,13 +175,13 @@ fn least(links: &Links, known: &KnownDests, pool: &Pool, set: &Set) -> Option<Sl
 
 /// The worst by wlc of a set: also overloaded ones and ones no longer in the list, but none of weight 0.
 fn most(links: &Links, known: &KnownDests, pool: &Pool, set: &Set) -> Option<Known> {
-    let mut worst: Option<(Wlc, Known)> = None;
+    let mut worst: Option<(Ratio, Known)> = None;
     for dest in links.iter(set) {
         let Some((_, member)) = known.get(pool, dest) else {
             continue;
         };
-        if let Some(rank) = Wlc::of_weighted(member) {
-            if worst.is_none_or(|(most, _)| most.beats(&rank)) {
+        if let Some(rank) = Ratio::of_weighted(member, member.overhead()) {
+            if worst.is_none_or(|(most, _)| most.less(&rank)) {
                 worst = Some((rank, dest));
             }
         }

@@ -1,18 +1,15 @@
 //! Least connections: the least overhead, whatever the weight.
 
-use super::least::{ByRank, Rank};
+use super::least::{ByRank, Rank, Ratio};
 use super::pool::{Member, Pool};
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct Lc(u64);
+pub(super) struct Lc;
 
 impl Rank for Lc {
-    fn of(member: &Member) -> Option<Lc> {
-        member.available().then_some(Lc(member.overhead()))
-    }
-
-    fn beats(&self, other: &Lc) -> bool {
-        self.0 < other.0
+    fn of(member: &Member) -> Option<Ratio> {
+        let load = Ratio::whole(member.overhead());
+        member.available().then_some(load)
     }
 }
 

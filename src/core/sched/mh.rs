@@ -6,6 +6,7 @@
 //! (D. E. Eisenbud et al., "Maglev: A Fast and Reliable Software Network Load Balancer", NSDI 2016, section 3.4.)
 
 use std::net::IpAddr;
+use std::sync::atomic::{AtomicU32, Ordering::Relaxed};
 use std::sync::Arc;
 
 use super::dh::fold;
@@ -69,10 +70,28 @@ impl std::fmt::Display for TooManyDests {
 impl std::error::Error for TooManyDests {}
 
 /// Which dest each hash belongs to.
-#[derive(Debug, PartialEq, Eq)]
+#[derive(Debug)]
 pub struct Table {
     /// Empty where there is no dest that ever had a weight.
-    entries: Box<[DestId]>,
+    entries: Box<[Entry]>,
+}
+
+/// A dest, and the slot at which a worker last found it: the same, most likely, for all of them.
+#[derive(Debug)]
+struct Entry {
+    id: DestId,
+    slot: AtomicU32,
+}
+
+impl Entry {
+    fn slot(&self, pool: &Pool) -> Option<Slot> {
+        let last = Slot(self.slot.load(Relaxed));
+        let slot = pool.find(self.id, last)?;
+        if slot != last {
+            self.slot.store(slot.0, Relaxed);
+        }
+        Some(slot)
+    }
 }
 
 /// Where a dest is in filling its entries.
@@ -135,7 +154,14 @@ impl Table {
             }
         }
         Ok(Arc::new(Table {
-            entries: entries.into_iter().flatten().collect(),
+            entries: entries
+                .into_iter()
+                .flatten()
+                .map(|id| Entry {
+                    id,
+                    slot: AtomicU32::new(0),
+                })
+                .collect(),
         }))
     }
 }
@@ -161,7 +187,7 @@ impl Mh {
 /// The dest of an entry: `None` if there is none, `Some(None)` if it may not be chosen.
 fn at(table: &Table, pool: &Pool, hash: u32) -> Option<Option<Slot>> {
     let entry = hash.checked_rem(table.entries.len() as u32)?;
-    let slot = pool.slot_of(*table.entries.get(entry as usize)?)?;
+    let slot = table.entries.get(entry as usize)?.slot(pool)?;
     Some(Some(slot).filter(|slot| pool.get(*slot).is_some_and(Member::available)))
 }
 
@@ -408,16 +434,14 @@ mod tests {
             let table = Table::build(Af::V4, list.iter(), index).unwrap();
             assert_eq!(table.entries.len(), index.entries() as usize);
             let share = |n: u32| {
-                let count = table.entries.iter().filter(|id| id.0 == n).count();
+                let count = table.entries.iter().filter(|e| e.id.0 == n).count();
                 (count * 20) as f64 / table.entries.len() as f64
             };
             for (n, expected) in [(1, 1.0), (2, 3.0), (3, 0.0), (4, 6.0), (5, 10.0)] {
                 assert!((share(n) - expected).abs() < 0.8, "{n}: {}", share(n));
             }
-            assert_eq!(
-                *table.entries,
-                slow_table(&list, index.entries(), index.turn_bits())[..]
-            );
+            let ids: Vec<DestId> = table.entries.iter().map(|entry| entry.id).collect();
+            assert_eq!(ids, slow_table(&list, index.entries(), index.turn_bits()));
         }
         assert_eq!((TableIndex::new(7), TableIndex::new(18)), (None, None));
     }
@@ -429,8 +453,8 @@ mod tests {
         assert!(Table::build(Af::V4, list[..251].iter(), index).is_ok());
         let refused = Table::build(Af::V4, list.iter(), index);
         assert_eq!(
-            refused,
-            Err(TooManyDests {
+            refused.err(),
+            Some(TooManyDests {
                 dests: 252,
                 entries: 251
             })

@@ -134,6 +134,14 @@ pub trait Scheduler: Send {
     /// The member that a new connection goes to.
     fn pick(&mut self, pool: &Pool, key: &PickKey) -> Option<Slot>;
 
+    /// The member that will most likely be picked next, where there is one: for its memory to be asked for.
+    fn guess(&self, _pool: &Pool) -> Option<Slot> {
+        None
+    }
+
+    /// Begins to fetch what is kept of a member whose load changes.
+    fn prefetch(&self, _slot: Slot) {}
+
     /// Sets the scheduler's flags, bits of [`service_flags`](crate::spec::service_flags).
     fn set_flags(&mut self, _flags: u32) {}
 

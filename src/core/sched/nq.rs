@@ -4,30 +4,19 @@ use super::least::{ByRank, Rank, Ratio};
 use super::pool::{Member, Pool};
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) enum Nq {
-    Idle,
-    Busy(Ratio),
-}
+pub(super) struct Nq;
 
 impl Rank for Nq {
     // Connections without states, UDP's, are never active: one dest then has them all.
     const FIXED: bool = true;
 
-    fn of(member: &Member) -> Option<Nq> {
-        let ratio = Ratio::of(member, u64::from(member.active) + 1)?;
-        Some(if member.active == 0 {
-            Nq::Idle
-        } else {
-            Nq::Busy(ratio)
+    fn of(member: &Member) -> Option<Ratio> {
+        let busy = Ratio::of(member, u64::from(member.active) + 1)?;
+        Some(match member.active {
+            // All of them alike, and less than any other.
+            0 => Ratio::whole(0),
+            _ => busy,
         })
-    }
-
-    fn beats(&self, other: &Nq) -> bool {
-        match (self, other) {
-            (Nq::Idle, Nq::Busy(_)) => true,
-            (Nq::Busy(a), Nq::Busy(b)) => a.less(b),
-            (_, Nq::Idle) => false,
-        }
     }
 }
 

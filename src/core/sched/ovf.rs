@@ -1,21 +1,17 @@
 //! Overflow: the greatest weight takes all until its active connections exceed its weight, then the next.
 
-use super::least::{ByRank, Rank};
+use super::least::{ByRank, Rank, Ratio};
 use super::pool::{Member, Pool};
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct Ovf(i32);
+pub(super) struct Ovf;
 
 impl Rank for Ovf {
     const FIXED: bool = true;
 
-    fn of(member: &Member) -> Option<Ovf> {
+    fn of(member: &Member) -> Option<Ratio> {
         let room = i64::from(member.active) <= i64::from(member.weight);
-        (member.available() && room).then_some(Ovf(member.weight))
-    }
-
-    fn beats(&self, other: &Ovf) -> bool {
-        self.0 > other.0
+        (member.available() && room).then_some(Ratio::heaviest(member))
     }
 }
 

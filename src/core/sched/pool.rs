@@ -7,12 +7,14 @@
 
 use std::net::IpAddr;
 
+use ripvs_arch::prefetch_read;
+
 use crate::growing::{Chunked, GrowMap};
 use crate::types::DestId;
 
 /// Where a member stands in its pool. Greater is nearer to the head. [`Pool::add`] may move members to other
 /// slots.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Slot(pub(super) u32);
 
 impl Slot {
@@ -83,7 +85,9 @@ pub struct Removed {
     pub ahead: Option<Slot>,
 }
 
+/// A cache line.
 #[derive(Clone, Debug)]
+#[repr(align(64))]
 struct Node {
     member: Option<Member>,
     /// The neighbour nearer to the head.
@@ -94,6 +98,8 @@ struct Node {
 
 /// Members looked at, and maybe moved, with each addition while the pool closes its holes.
 const STEPS: usize = 4;
+
+const _: () = assert!(size_of::<Node>() == 64);
 
 /// The dests of one service, in list order.
 #[derive(Clone, Debug, Default)]
@@ -227,9 +233,25 @@ impl Pool {
         self.slots.get(&id).copied()
     }
 
+    /// The slot of a dest that was at `last` some time ago, if not at none in particular.
+    #[inline]
+    pub fn find(&self, id: DestId, last: Slot) -> Option<Slot> {
+        match self.get(last) {
+            Some(member) if member.id == id => Some(last),
+            _ => self.slot_of(id),
+        }
+    }
+
     /// The member at a slot.
     pub fn get(&self, slot: Slot) -> Option<&Member> {
         self.nodes.get(slot.index())?.member.as_ref()
+    }
+
+    /// Begins to fetch a member.
+    pub fn prefetch(&self, slot: Slot) {
+        if let Some(node) = self.nodes.get(slot.index()) {
+            prefetch_read(node);
+        }
     }
 
     fn change(&mut self, slot: Slot, change: impl FnOnce(&mut Member)) {
@@ -355,6 +377,8 @@ mod tests {
                 assert_eq!(pool.len(), list.len());
                 for (slot, n) in &known {
                     assert_eq!(pool.slot_of(DestId(*n)), Some(*slot));
+                    assert_eq!(pool.find(DestId(*n), *slot), Some(*slot));
+                    assert_eq!(pool.find(DestId(*n), Slot(7)), Some(*slot));
                     assert_eq!(pool.get(*slot).map(|m| m.id.0), Some(*n));
                 }
             }

@@ -69,6 +69,13 @@ impl Scheduler for Rr {
         self.cursor
     }
 
+    fn guess(&self, pool: &Pool) -> Option<Slot> {
+        let next = pool.after(self.cursor?)?;
+        // Of the one behind it nothing can be said before this has come.
+        pool.prefetch(pool.after(next)?);
+        Some(next)
+    }
+
     fn stagger(&mut self, pool: &Pool, worker: u16, workers: u16) {
         self.tree.share(Share { worker, workers }, pool);
     }

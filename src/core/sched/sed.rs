@@ -4,18 +4,14 @@ use super::least::{ByRank, Rank, Ratio};
 use super::pool::{Member, Pool};
 
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct Sed(Ratio);
+pub(super) struct Sed;
 
 impl Rank for Sed {
     // Connections without states, UDP's, are never active: one dest then has them all.
     const FIXED: bool = true;
 
-    fn of(member: &Member) -> Option<Sed> {
-        Ratio::of(member, u64::from(member.active) + 1).map(Sed)
-    }
-
-    fn beats(&self, other: &Sed) -> bool {
-        self.0.less(&other.0)
+    fn of(member: &Member) -> Option<Ratio> {
+        Ratio::of(member, u64::from(member.active) + 1)
     }
 }
 

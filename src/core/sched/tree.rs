@@ -3,6 +3,8 @@
 //! Owns nothing but those sums; which they are, a scheduler says by implementing [`Sum`]. A member's change costs
 //! O(log members), and so does a search; the sum of all is at hand.
 
+use ripvs_arch::prefetch_read;
+
 use super::pool::{Member, Pool, Slot};
 use super::Change;
 
@@ -101,8 +103,10 @@ impl<S: Sum> Tree<S> {
 
     /// Sets a slot's sum and those above it.
     fn set(&mut self, slot: Slot, mut sum: S) {
-        self.reach(slot);
         let mut index = slot.index();
+        if index >= self.span() {
+            self.reach(slot);
+        }
         for level in &mut self.levels {
             let block = &mut level[index / WIDTH];
             let mut i = WIDTH + index % WIDTH;
@@ -141,6 +145,18 @@ impl<S: Sum> Tree<S> {
                 self.levels.push(vec![top]);
             }
             level += 1;
+        }
+    }
+
+    /// Begins to fetch what a slot's change is set in, but for what is needed so often that it stays in the cache.
+    pub(super) fn prefetch(&self, slot: Slot) {
+        let index = slot.index();
+        if let Some(block) = self.levels[0].get(index / WIDTH) {
+            let mut i = WIDTH + index % WIDTH;
+            while i > 0 {
+                prefetch_read(&block[i]);
+                i /= 2;
+            }
         }
     }
 
@@ -234,13 +250,11 @@ impl<S: Sum> Tree<S> {
             let block = &level[index];
             let mut i = 1;
             while i < WIDTH {
+                // Without a branch: which way it goes no hardware foresees.
                 let headward = taken(&block[2 * i + 1]);
-                if headward >= rest {
-                    i = 2 * i + 1;
-                } else {
-                    rest -= headward;
-                    i *= 2;
-                }
+                let there = headward >= rest;
+                rest -= if there { 0 } else { headward };
+                i = 2 * i + usize::from(there);
             }
             index = index * WIDTH + i - WIDTH;
         }

@@ -2,6 +2,7 @@
 
 use std::hash::{BuildHasher, Hasher};
 
+use super::least::Ratio;
 use super::pool::{Member, Pool, Slot};
 use super::tree::{Sum, Tree};
 use super::{Change, PickKey, Scheduler};
@@ -29,6 +30,8 @@ impl Sum for Total {
 pub(super) struct Twos {
     tree: Tree<Total>,
     random: SplitMix,
+    /// What was drawn for the next two connections, so that their memory may come; by the weights as they are.
+    drawn: Option<[(Slot, Slot); 2]>,
 }
 
 impl Twos {
@@ -41,7 +44,16 @@ impl Twos {
         Twos {
             tree: Tree::new(pool),
             random: SplitMix(seed),
+            drawn: None,
         }
+    }
+
+    fn draw_two(&mut self, pool: &Pool) -> Option<(Slot, Slot)> {
+        let total = self.tree.whole().0;
+        let (first, second) = (self.draw(total)?, self.draw(total)?);
+        pool.prefetch(first);
+        pool.prefetch(second);
+        Some((first, second))
     }
 
     /// Draws from 0 up to and with the total, as the kernel does: the first of the list is a little likelier.
@@ -53,22 +65,37 @@ impl Twos {
 
 impl Scheduler for Twos {
     fn update(&mut self, pool: &Pool, change: &Change) {
+        if matches!(change, Change::Load(_)) {
+            return;
+        }
         self.tree.update(pool, change);
+        self.drawn = None;
     }
 
     fn pick(&mut self, pool: &Pool, _key: &PickKey) -> Option<Slot> {
-        let total = self.tree.whole().0;
-        let (slot1, slot2) = (self.draw(total)?, self.draw(total)?);
-        let (first, second) = (pool.get(slot1)?, pool.get(slot2)?);
-        let load = |of: &Member, other: &Member| {
-            u128::from(of.overhead()) * u128::from(other.weight.unsigned_abs())
+        let [two, next] = match self.drawn {
+            Some(drawn) => drawn,
+            None => [self.draw_two(pool)?, self.draw_two(pool)?],
         };
-        Some(if load(first, second) > load(second, first) {
-            slot2
-        } else {
-            slot1
-        })
+        self.drawn = self.draw_two(pool).map(|two| [next, two]);
+        better(pool, two)
     }
+
+    fn guess(&self, pool: &Pool) -> Option<Slot> {
+        better(pool, self.drawn?[0])
+    }
+}
+
+/// The one of two with less overhead for its weight, the first where they are equal.
+fn better(pool: &Pool, (first, second): (Slot, Slot)) -> Option<Slot> {
+    let ratio = |slot| {
+        let member = pool.get(slot)?;
+        Ratio::of(member, member.overhead())
+    };
+    Some(match ratio(second)?.less(&ratio(first)?) {
+        true => second,
+        false => first,
+    })
 }
 
 /// Sebastiano Vigna's splitmix64.

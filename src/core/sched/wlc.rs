@@ -5,24 +5,11 @@ use super::pool::{Member, Pool};
 
 /// Overhead by weight; lblc and lblcr rank by it too.
 #[derive(Clone, Copy, PartialEq)]
-pub(super) struct Wlc(Ratio);
-
-impl Wlc {
-    /// The rank of a member that is not quiesced, even if it is overloaded.
-    pub(super) fn of_weighted(member: &Member) -> Option<Wlc> {
-        let weight = member.weight.max(0).unsigned_abs();
-        let load = member.overhead();
-        (weight > 0).then_some(Wlc(Ratio { load, weight }))
-    }
-}
+pub(super) struct Wlc;
 
 impl Rank for Wlc {
-    fn of(member: &Member) -> Option<Wlc> {
-        Ratio::of(member, member.overhead()).map(Wlc)
-    }
-
-    fn beats(&self, other: &Wlc) -> bool {
-        self.0.less(&other.0)
+    fn of(member: &Member) -> Option<Ratio> {
+        Ratio::of(member, member.overhead())
     }
 }
 

@@ -160,6 +160,13 @@ impl Scheduler for Wrr {
         self.cl
     }
 
+    fn guess(&self, pool: &Pool) -> Option<Slot> {
+        let next = pool.after(self.cl?)?;
+        // Of the one behind it nothing can be said before this has come.
+        pool.prefetch(pool.after(next)?);
+        Some(next)
+    }
+
     fn stagger(&mut self, pool: &Pool, worker: u16, workers: u16) {
         let share = Share { worker, workers };
         self.tree.share(share, pool);

@@ -4,15 +4,18 @@
 use std::net::IpAddr;
 use std::sync::Arc;
 
+use ripvs_arch::prefetch_read;
+
 use super::{forget, protocol, Services};
 use crate::hop::HopNumber;
 use crate::ledger::Account;
 use crate::message::Load;
-use crate::sched::Member;
+use crate::sched::{Member, Slot};
 use crate::spec::{DestSpec, Forward, ServiceKey};
 use crate::types::{DestId, ServiceId, WorkerId};
 
-/// A real server at one worker. It outlives its removal for as long as connections refer to it.
+/// A real server at one worker: a cache line. It outlives its removal for as long as connections refer to it.
+#[repr(align(64))]
 pub struct Dest {
     /// What the operator said.
     pub spec: Arc<DestSpec>,
@@ -26,6 +29,12 @@ pub struct Dest {
     pub overloaded: bool,
     /// Connections it is charged with here: those that this worker scheduled, and what others told of theirs.
     pub loads: Loads,
+    /// Where it is, or was, among its service's dests.
+    slot: Slot,
+    /// How packets reach it; the same in `spec`.
+    pub forward: Forward,
+    /// Whether it has a threshold.
+    limited: bool,
     /// Who else counts them: was told how many there are, and is told of each change.
     told: Option<WorkerId>,
     /// When it was added to the dests under NAT, in their order.
@@ -73,6 +82,9 @@ impl Services {
             available: true,
             overloaded,
             loads,
+            slot: Slot::default(),
+            forward: spec.forward,
+            limited: spec.upper > 0 || spec.lower > 0,
             told,
             added: 0,
         };
@@ -104,6 +116,8 @@ impl Services {
             return;
         };
         let old = std::mem::replace(&mut dest.spec, spec.clone());
+        dest.forward = spec.forward;
+        dest.limited = spec.upper > 0 || spec.lower > 0;
         // As the kernel: a threshold raised or taken away ends the overload at once.
         if spec.upper == 0 || spec.upper > old.upper {
             dest.overloaded = false;
@@ -234,6 +248,36 @@ impl Services {
         Some(dest)
     }
 
+    /// Begins to fetch what it takes to charge these dests, or to take back a charge.
+    pub(crate) fn foresee_charges(&self, dests: impl Iterator<Item = DestId> + Clone) {
+        for id in dests.clone() {
+            if let Some(place) = self.dests.place(id.0) {
+                prefetch_read(place);
+            }
+            self.ledger.prefetch(id);
+        }
+        for dest in dests.filter_map(|id| self.dest(id)) {
+            if let Some(service) = self.get(dest.service) {
+                service.group.prefetch(dest.slot);
+            }
+        }
+    }
+
+    /// Begins to fetch what the next connection of a service will most likely need of its dest.
+    #[inline]
+    pub(crate) fn foresee_pick(&self, service: ServiceId) {
+        if !self.ledger.is_large() {
+            return;
+        }
+        let guess = self.get(service).and_then(|service| service.group.guess());
+        if let Some(id) = guess {
+            if let Some(place) = self.dests.place(id.0) {
+                prefetch_read(place);
+            }
+            self.ledger.prefetch(id);
+        }
+    }
+
     /// Changes the number of connections that a dest is charged with, and tells the scheduler, here and where else they are
     /// counted. The kernel's rules for the
     /// overload flag (`ip_vs_bind_dest`, `ip_vs_unbind_dest`) apply where `bound` says that a connection was added
@@ -254,7 +298,10 @@ impl Services {
         dest.loads.active = dest.loads.active.saturating_add_signed(active);
         dest.loads.inactive = dest.loads.inactive.saturating_add_signed(inactive);
         let total = u64::from(dest.loads.active) + u64::from(dest.loads.inactive);
-        let (upper, lower) = (u64::from(dest.spec.upper), u64::from(dest.spec.lower));
+        let (upper, lower) = match dest.limited {
+            true => (u64::from(dest.spec.upper), u64::from(dest.spec.lower)),
+            false => (0, 0),
+        };
         let was = dest.overloaded;
         match bound {
             None => {}
@@ -263,13 +310,15 @@ impl Services {
             Some(false) if upper != 0 => dest.overloaded &= total * 4 >= upper * 3,
             Some(false) => dest.overloaded = false,
         }
-        let (loads, overloaded, service) = (dest.loads, dest.overloaded, dest.service);
-        let Some(entry) = self.get_mut(service) else {
+        let Some(entry) = self.services.get_mut(dest.service.0) else {
             return;
         };
-        entry.group.set_load(id, loads.active, loads.inactive);
-        if was != overloaded {
-            entry.group.set_overloaded(id, overloaded);
+        let Loads { active, inactive } = dest.loads;
+        entry
+            .group
+            .set_load_at(&mut dest.slot, id, active, inactive);
+        if was != dest.overloaded {
+            entry.group.set_overloaded(id, dest.overloaded);
         }
     }
 

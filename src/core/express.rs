@@ -336,7 +336,6 @@ impl<F: Frame> Worker<F> {
                     addr: record.vaddr(),
                     port: record.vport(),
                 };
-                A::decrement_ttl(ip);
                 translate_plain(ip, protocol, Side::Destination, virt, server);
                 shorten(&mut frame, l3 + len);
                 exit.send(frame, l3, net, io);
@@ -436,7 +435,6 @@ impl<F: Frame> Worker<F> {
             addr: record.daddr(),
             port: record.dport(),
         };
-        A::decrement_ttl(ip);
         translate_plain(ip, protocol, Side::Source, server, virt);
         shorten(&mut frame, l3 + len);
         exit.send(frame, l3, net, io);
@@ -488,11 +486,11 @@ impl Books<'_> {
     }
 }
 
-/// Replaces one end of a packet whose header checksum is right.
+/// Replaces one end of a packet whose header checksum is right, and takes one from its TTL.
 #[inline(always)]
 fn translate_plain<A: Plain>(ip: &mut [u8], protocol: u8, side: Side, old: End<A>, new: End<A>) {
     translate_ip(ip, A::HEADER, protocol, side, old, new);
-    A::reseal(ip, A::delta(old.addr, new.addr));
+    A::take_ttl(ip, A::delta(old.addr, new.addr));
 }
 
 /// Cuts off what an Ethernet frame was padded with.

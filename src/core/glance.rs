@@ -16,6 +16,9 @@ const IPV4: u16 = ethertype::IPV4.to_be();
 const IPV6: u16 = ethertype::IPV6.to_be();
 const VLAN: u16 = ethertype::VLAN.to_be();
 
+/// What no frame's type is.
+const NO_TYPE: u32 = u32::MAX;
+
 /// What no MAC address is as a word.
 const NO_MAC: u64 = 1;
 
@@ -100,8 +103,8 @@ fn least_len<A: Plain>(protocol: u8) -> Option<usize> {
 #[derive(Clone, Copy, Debug)]
 struct Lane {
     port: PortId,
-    /// Whether there are services of IPv4, of IPv6.
-    enabled: [bool; 2],
+    /// The types of frames with IPv4, with IPv6, as they lie there; [`NO_TYPE`] where there are no services of it.
+    types: [u32; 2],
     /// The MAC address for untagged frames, as [`mac_word`] has it; [`NO_MAC`] where none are taken.
     mac: u64,
     /// The services' addresses that the last packets to one were for: most likely the next one's, too. Zeros at first.
@@ -140,13 +143,17 @@ impl<F: Frame> Worker<F> {
     #[inline]
     fn lane(&self, port: PortId) -> Option<Lane> {
         let ifaces = self.net.ifaces();
-        let enabled = [Af::V4, Af::V6].map(|af| self.services.enabled(af));
+        let types =
+            [(Af::V4, IPV4), (Af::V6, IPV6)].map(|(af, kind)| match self.services.enabled(af) {
+                true => u32::from(kind),
+                false => NO_TYPE,
+            });
         let usual =
-            enabled != [false; 2] && self.marks.is_empty() && ifaces.companion_of(port).is_none();
+            types != [NO_TYPE; 2] && self.marks.is_empty() && ifaces.companion_of(port).is_none();
         let untagged = ifaces.ingress(port, None).filter(|iface| iface.up);
         usual.then(|| Lane {
             port,
-            enabled,
+            types,
             mac: untagged.map_or(NO_MAC, |iface| mac_word(iface.mac)),
             vips: Default::default(),
         })
@@ -205,10 +212,13 @@ impl<F: Frame> Worker<F> {
         l3: usize,
         glance: &mut Glance,
     ) -> Option<()> {
-        match kind {
-            IPV4 => self.glance_ip::<V4, SHARED>(lane, frame, l3, glance),
-            IPV6 => self.glance_ip::<V6, SHARED>(lane, frame, l3, glance),
-            _ => None,
+        let kind = u32::from(kind);
+        if kind == lane.types[0] {
+            self.glance_ip::<V4, SHARED>(lane, frame, l3, glance)
+        } else if kind == lane.types[1] {
+            self.glance_ip::<V6, SHARED>(lane, frame, l3, glance)
+        } else {
+            None
         }
     }
 
@@ -224,11 +234,8 @@ impl<F: Frame> Worker<F> {
         let start = A::start(ip)?;
         let len = A::len(start);
         let least = least_len::<A>(A::protocol(start))?;
-        let plain = A::is_plain(start)
-            && lane.enabled[A::AF as usize]
-            && len >= least
-            && len <= frame.len() - l3
-            && ip.len() >= least;
+        let plain =
+            A::is_plain(start) && len >= least && len <= frame.len() - l3 && ip.len() >= least;
         if !plain {
             return None;
         }

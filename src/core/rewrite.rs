@@ -26,8 +26,9 @@ pub trait Ip: Family {
     fn decrement_ttl(ip: &mut [u8]);
     /// Makes the header checksum right again, where there is one.
     fn seal(ip: &mut [u8]);
-    /// The same of a header that was right before an address changed: as if it were computed anew.
-    fn reseal(ip: &mut [u8], change: Delta);
+    /// One less TTL in a header that was right before an address in it changed by `change`: its checksum becomes what it would
+    /// be if it were computed anew.
+    fn take_ttl(ip: &mut [u8], change: Delta);
 
     /// What an address having become another does to a checksum that covers it.
     fn delta(old: Self::Addr, new: Self::Addr) -> Delta;
@@ -115,7 +116,10 @@ impl Ip for V4 {
     }
 
     #[inline(always)]
-    fn reseal(ip: &mut [u8], change: Delta) {
+    fn take_ttl(ip: &mut [u8], change: Delta) {
+        let ip = &mut ip[..12];
+        ip[8] -= 1;
+        let change = change.change16(0x0100, 0);
         let sum = change.apply(u16::from_be_bytes([ip[10], ip[11]]));
         [ip[10], ip[11]] = sum.to_be_bytes();
     }
@@ -172,7 +176,10 @@ impl Ip for V6 {
 
     fn seal(_: &mut [u8]) {}
 
-    fn reseal(_: &mut [u8], _: Delta) {}
+    #[inline(always)]
+    fn take_ttl(ip: &mut [u8], _: Delta) {
+        ip[7] -= 1;
+    }
 }
 
 /// What follows the extension headers of a quoted IPv6 packet, where that would begin, and the fragment offset in units of

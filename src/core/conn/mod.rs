@@ -17,6 +17,7 @@ pub use flags::Flags;
 pub use key::{Endpoints, Key, NewConn, OutKey};
 pub(crate) use key::{Ports, Tuple};
 pub use record::{Control, Record};
+pub(crate) use table::LONGEST;
 pub use table::{ConnTable, Expiry, TableFull, DELAYED, INITIAL_TIMEOUT};
 
 /// The place of a connection's record in its table. Given anew when the connection is gone; who keeps one for longer keeps

@@ -385,7 +385,8 @@ impl<F: Family> Record<F> {
     /// then the wheel must know ([`super::ConnTable::touch`]).
     #[inline(always)]
     pub(crate) fn renew(&mut self, now: Tick) -> bool {
-        let expires = now.plus(self.timeout.min(super::table::LONGEST));
+        // Only a template's may be longer than what the wheel knows, which no packet renews.
+        let expires = now.plus(self.timeout);
         let later = expires.reached(self.expires());
         if later {
             self.expires = expires.0;

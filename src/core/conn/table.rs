@@ -20,7 +20,7 @@ pub const INITIAL_TIMEOUT: u32 = 3 * Tick::HZ;
 pub const DELAYED: u32 = 60 * Tick::HZ;
 
 /// Further ahead than this a tick cannot be told from one that has passed; far more than any timeout of IPVS's (31 days).
-pub(super) const LONGEST: u32 = 1 << 30;
+pub(crate) const LONGEST: u32 = 1 << 30;
 /// Marks an index entry as that of a NAT connection's replies.
 const OUT: u32 = 1 << 31;
 

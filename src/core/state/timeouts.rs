@@ -1,7 +1,7 @@
 //! How long a connection stays in a state without packets.
 
 use super::{sctp, tcp, udp};
-use crate::conn::INITIAL_TIMEOUT;
+use crate::conn::{INITIAL_TIMEOUT, LONGEST};
 use crate::types::{proto, Tick};
 
 const HZ: u32 = Tick::HZ;
@@ -67,7 +67,7 @@ impl Timeouts {
     pub fn set(&mut self, tcp: u32, tcp_fin: u32, udp: u32) {
         let set = |place: &mut u32, seconds: u32| {
             if seconds != 0 {
-                *place = seconds.saturating_mul(HZ);
+                *place = seconds.saturating_mul(HZ).min(LONGEST);
             }
         };
         set(&mut self.tcp[usize::from(tcp::ESTABLISHED)], tcp);

@@ -4,7 +4,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use std::sync::Arc;
 
 use allocation_counter::measure;
-use ripvs_core::delta::Delta;
+use ripvs_core::delta::{Delta, Step};
 use ripvs_core::ledger::{Account, Ledger};
 use ripvs_core::net::NetConfig;
 use ripvs_core::*;
@@ -84,7 +84,7 @@ fn no_change_allocates_much_however_many_services_there_are() {
     let mut worker = worker();
     let (mut most, mut all) = (0, 0);
     let mut apply = |delta: Delta| {
-        let during = measure(|| worker.apply(Time(0), delta));
+        let during = measure(|| drop(worker.apply(Time(0), delta)));
         most = most.max(during.bytes_total);
         all += during.bytes_total;
     };
@@ -99,5 +99,47 @@ fn no_change_allocates_much_however_many_services_there_are() {
     assert!(
         all > 500 * MOST,
         "{all} bytes altogether: not what is meant"
+    );
+}
+
+#[test]
+fn what_was_made_ready_is_taken_in_without_memory_but_where_a_table_grows() {
+    let mut worker = worker();
+    let plain = changes(SERVICES).map(|change| match change {
+        Delta::DestAdd {
+            service,
+            id,
+            spec,
+            tally,
+        } => Delta::DestAdd {
+            service,
+            id,
+            // The ways to others are noted in a tree.
+            spec: Arc::new(DestSpec {
+                forward: Forward::Route,
+                ..(*spec).clone()
+            }),
+            tally,
+        },
+        other => other,
+    });
+    let mut steps = Step::make(plain.collect(), WorkerId(0), 1);
+    assert_eq!(steps.len(), SERVICES as usize);
+    let mut growing = 0;
+    for step in &mut steps {
+        let during = measure(|| worker.carry_out(Time(0), step));
+        growing += u32::from(during.count_total > 0);
+    }
+    // A page of dests for every eight, and now and then a table's part that is split.
+    assert!(growing < SERVICES / 5, "{growing} of {SERVICES}");
+    let removed = (0..SERVICES).map(|n| Delta::ServiceRemove { id: ServiceId(n) });
+    let mut touching = 0;
+    for mut step in Step::make(removed.collect(), WorkerId(0), 1) {
+        let during = measure(|| worker.carry_out(Time(0), &mut step));
+        touching += u32::from((during.count_total, during.bytes_current) != (0, 0));
+    }
+    assert!(
+        touching < 10,
+        "{touching}: the removed ones are left to others"
     );
 }

@@ -9,9 +9,12 @@ use crate::ledger::Account;
 use crate::mark::MarkTable;
 use crate::net::{NeighEntry, NetDelta};
 use crate::sched::mh;
+use crate::service::{Dest, Service};
 use crate::settings::Settings;
 use crate::spec::{DestSpec, ServiceSpec};
-use crate::types::{DestId, ServiceId};
+use crate::types::{DestId, ServiceId, WorkerId};
+
+pub use crate::service::Ready;
 
 /// One change of what a worker knows. Ids are the control thread's to give; a change about an id that the worker does not
 /// know has no effect.
@@ -40,7 +43,7 @@ pub enum Delta {
     DestAdd {
         /// Its service.
         service: ServiceId,
-        /// Its id; the old one where it comes back.
+        /// Its id; where it comes back, the old one, which goes with its address.
         id: DestId,
         /// Its settings.
         spec: Arc<DestSpec>,
@@ -99,6 +102,99 @@ impl Delta {
             }
             Delta::DestAdd { spec, .. } | Delta::DestEdit { spec, .. } => prefetch_read(&**spec),
             _ => {}
+        }
+    }
+}
+
+/// A piece of a worker's work on its tables, and what it leaves: memory is asked for and given back by the control thread,
+/// not by those who have packets to forward.
+pub enum Step {
+    /// A change.
+    Change(Delta),
+    /// A new service with its first dests.
+    Ready(Box<Ready>),
+    /// It is done, and this is left of it.
+    Done(Waste),
+}
+
+/// What a worker has no more use for: it is there to be dropped by somebody else.
+#[derive(Default)]
+pub struct Waste {
+    _service: Option<Box<Service>>,
+    _dest: Option<Dest>,
+}
+
+impl From<Option<Box<Service>>> for Waste {
+    fn from(service: Option<Box<Service>>) -> Waste {
+        Waste {
+            _service: service,
+            _dest: None,
+        }
+    }
+}
+
+impl From<Option<Dest>> for Waste {
+    fn from(dest: Option<Dest>) -> Waste {
+        Waste {
+            _service: None,
+            _dest: dest,
+        }
+    }
+}
+
+/// Most dests that are made ready with a service: as many are taken in at once.
+const TOGETHER: usize = 16;
+
+impl Step {
+    /// Changes for this worker of so many, as it is given them: services are made ready with the dests that follow them.
+    pub fn make(deltas: Vec<Delta>, worker: WorkerId, workers: u16) -> Vec<Step> {
+        let share = (worker.0, workers);
+        let mut steps: Vec<Step> = Vec::with_capacity(deltas.len());
+        for delta in deltas {
+            let step = match (delta, steps.last_mut()) {
+                (Delta::ServiceAdd { id, spec }, _) => {
+                    Step::Ready(Box::new(Ready::new(id, spec, share)))
+                }
+                (
+                    Delta::DestAdd {
+                        service,
+                        id,
+                        spec,
+                        tally,
+                    },
+                    Some(Step::Ready(ready)),
+                ) if ready.id() == service && ready.dests() < TOGETHER => {
+                    ready.add(id, spec, tally, share);
+                    continue;
+                }
+                (delta, _) => Step::Change(delta),
+            };
+            steps.push(step);
+        }
+        steps
+    }
+
+    /// As how many changes it counts.
+    pub fn weight(&self) -> usize {
+        match self {
+            Step::Ready(ready) => 1 + ready.dests(),
+            Step::Change(_) | Step::Done(_) => 1,
+        }
+    }
+
+    /// Asks for the memory that is read of it first, which the control thread wrote.
+    pub fn prefetch(&self) {
+        match self {
+            Step::Change(delta) => delta.prefetch(),
+            Step::Ready(ready) => ready.prefetch(),
+            Step::Done(_) => {}
+        }
+    }
+
+    /// Asks for more of it, when [`Step::prefetch`] has had its effect.
+    pub fn prefetch_more(&self) {
+        if let Step::Ready(ready) = self {
+            ready.prefetch_dests();
         }
     }
 }

@@ -62,13 +62,21 @@ impl Ledger {
     }
 
     /// Takes an account in, which another ledger opened.
-    pub(crate) fn take(&mut self, account: Account) {
+    pub(crate) fn take(&mut self, account: &Account) {
         let (page, _) = place(account.dest);
+        // The page's count is the control thread's to touch.
+        if self
+            .pages
+            .get(page)
+            .is_some_and(|known| Arc::ptr_eq(known, &account.page))
+        {
+            return;
+        }
         if self.pages.len() <= page {
             // Those between, if any, come with their own dests.
             self.pages.resize(page + 1, account.page.clone());
         }
-        self.pages[page] = account.page;
+        self.pages[page] = account.page.clone();
     }
 
     /// The counters of a dest. There may be some of dests that are not known.
@@ -136,7 +144,7 @@ mod tests {
         let (mut control, mut worker) = (Ledger::default(), Ledger::default());
         for dest in [DestId(130), DestId(0), DestId(131), DestId(63)] {
             let account = control.open(dest);
-            worker.take(account.clone());
+            worker.take(&account);
             let line = worker.dest(dest).unwrap();
             line.inbound(40);
             assert_eq!(account.snapshot().in_bytes, 40);

@@ -3,6 +3,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ripvs_arch::hash::FlowHash;
@@ -11,7 +12,7 @@ use ripvs_packet::{Frame, PacketIo, PortId};
 use crate::choose::Decision;
 use crate::conn::{ConnId, ConnTable};
 use crate::defence::Defence;
-use crate::delta::{Answer, Delta, Query};
+use crate::delta::{Answer, Delta, Query, Step, Waste};
 use crate::family::{V4, V6};
 use crate::flow::Gone;
 use crate::frag::{self, Reassembler};
@@ -231,26 +232,55 @@ impl<F: Frame> Worker<F> {
         &self.net.counters
     }
 
-    /// Takes in a change. Never fails; a change about what is not known has no effect.
-    pub fn apply(&mut self, now: Time, delta: Delta) {
+    /// Takes in a change. Never fails; a change about what is not known has no effect. What is of no more use is returned.
+    pub fn apply(&mut self, now: Time, delta: Delta) -> Waste {
         let before = self.net.generation();
         let about_net = matches!(delta, Delta::Net(_));
-        self.take_change(now, delta);
+        let waste = self.take_change(now, delta);
         // What is done by now counts for the next packet.
         if about_net || self.net.generation() != before {
             self.hops.look_again();
         }
+        waste
     }
 
-    fn take_change(&mut self, now: Time, delta: Delta) {
+    /// Does a step, and leaves in its place what is of no more use.
+    pub fn carry_out(&mut self, now: Time, step: &mut Step) {
+        match std::mem::replace(step, Step::Done(Waste::default())) {
+            Step::Change(delta) => *step = Step::Done(self.apply(now, delta)),
+            Step::Ready(mut ready) => {
+                let before = self.net.generation();
+                self.take_vip(now, ready.addr());
+                self.services.take_in(&mut ready);
+                if self.net.generation() != before {
+                    self.hops.look_again();
+                }
+                *step = Step::Ready(ready);
+            }
+            done => *step = done,
+        }
+    }
+
+    /// Asks for what a step will touch, when [`Step::prefetch_more`] has had its effect.
+    pub fn foresee_step(&self, step: &Step) {
+        if let Step::Ready(ready) = step {
+            self.services.foresee(ready);
+        }
+    }
+
+    /// A service is added that has this address.
+    fn take_vip(&mut self, now: Time, addr: Option<IpAddr>) {
+        let Some(addr) = addr else { return };
+        // A dest beyond a gateway is no neighbour: the ways that lead to it are to be looked up again as well.
+        if self.net.vip_add(now, addr) && self.services.has_dest_at(addr) {
+            self.hops.clear();
+        }
+    }
+
+    fn take_change(&mut self, now: Time, delta: Delta) -> Waste {
         match delta {
             Delta::ServiceAdd { id, spec } => {
-                if let Some(addr) = spec.key.addr() {
-                    // A dest beyond a gateway is no neighbour: the ways that lead to it are to be looked up again as well.
-                    if self.net.vip_add(now, addr) && self.services.has_dest_at(addr) {
-                        self.hops.clear();
-                    }
-                }
+                self.take_vip(now, spec.key.addr());
                 self.services.add(id, spec);
             }
             Delta::ServiceEdit { id, spec } => self.services.edit(id, spec),
@@ -259,7 +289,7 @@ impl<F: Frame> Worker<F> {
                     .services
                     .get(id)
                     .and_then(|service| service.spec.key.addr());
-                self.services.remove(id);
+                let removed = self.services.remove(id);
                 if self.settings.expire_nodest_conn != 0 {
                     self.sweep.begin();
                 }
@@ -270,6 +300,7 @@ impl<F: Frame> Worker<F> {
                         self.hops.clear();
                     }
                 }
+                return removed.into();
             }
             Delta::DestAdd {
                 service,
@@ -284,7 +315,7 @@ impl<F: Frame> Worker<F> {
                     self.sweep.begin();
                 }
             }
-            Delta::DestFree { id } => self.services.free_dest(id),
+            Delta::DestFree { id } => return self.services.free_dest(id).into(),
             Delta::MaglevTable { id, table } => {
                 if let Some(service) = self.services.get_mut(id) {
                     service.group.set_table(table);
@@ -306,6 +337,7 @@ impl<F: Frame> Worker<F> {
             Delta::Timeouts { tcp, tcp_fin, udp } => self.timeouts.set(tcp, tcp_fin, udp),
             Delta::Net(change) => self.net.apply(now, change),
         }
+        Waste::default()
     }
 
     /// Takes a message of another worker's.

@@ -48,13 +48,13 @@ impl<T> Numbered<T> {
         page[number as usize % PAGE].take()
     }
 
-    /// Puts an item at that number, in place of one that is there.
-    pub fn put(&mut self, number: u32, item: T) {
+    /// Puts an item at that number, in place of one that is there, which is returned.
+    pub fn put(&mut self, number: u32, item: T) -> Option<T> {
         let (page, place) = (number as usize / PAGE, number as usize % PAGE);
         while self.pages.len() <= page {
             self.pages.push(Box::new([const { None }; PAGE]));
         }
-        self.pages[page][place] = Some(item);
+        self.pages[page][place].replace(item)
     }
 
     /// All items, for changing, by number.
@@ -80,8 +80,7 @@ mod tests {
             for (number, value) in steps {
                 match value {
                     Some(value) => {
-                        items.put(number, value);
-                        model.insert(number, value);
+                        prop_assert_eq!(items.put(number, value), model.insert(number, value));
                     }
                     None => prop_assert_eq!(items.take(number), model.remove(&number)),
                 }
@@ -100,7 +99,9 @@ mod tests {
         let mut items = Numbered::default();
         items.put(0, 7);
         let place = std::ptr::from_ref(items.get(0).unwrap());
-        (1..100_000).for_each(|number| items.put(number, 7));
+        for number in 1..100_000 {
+            items.put(number, 7);
+        }
         assert_eq!(std::ptr::from_ref(items.get(0).unwrap()), place);
     }
 }

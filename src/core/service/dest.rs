@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use ripvs_arch::prefetch_read;
 
+use super::ready::NewDest;
 use super::{forget, protocol, Services};
 use crate::hop::HopNumber;
 use crate::ledger::Account;
@@ -14,6 +15,7 @@ use crate::sched::{Member, Slot};
 use crate::spec::{DestSpec, Forward, ServiceKey};
 use crate::types::{DestId, ServiceId, WorkerId};
 
+#[cfg_attr(test, derive(Debug))]
 /// A real server at one worker: a cache line. It outlives its removal for as long as connections refer to it.
 #[repr(align(64))]
 pub struct Dest {
@@ -50,6 +52,16 @@ pub struct Loads {
     pub inactive: u32,
 }
 
+/// What a dest was when it came.
+#[derive(Default)]
+pub(super) struct Entered {
+    /// Whether its addresses were not counted yet.
+    pub(super) new: bool,
+    pub(super) loads: Loads,
+    pub(super) overloaded: bool,
+    pub(super) told: Option<WorkerId>,
+}
+
 impl Services {
     /// Adds a dest to a service, at the head of the kernel's list. One that was removed and is still referred to comes
     /// back under its old id with its connections.
@@ -60,53 +72,87 @@ impl Services {
         spec: Arc<DestSpec>,
         account: Account,
     ) {
-        self.v6_met |= spec.addr.is_ipv6();
         let share = self.share;
-        let vaddr = self
-            .get(service)
-            .and_then(|service| service.spec.key.addr());
-        let (overloaded, loads, told) = match self.forget_dest(id) {
-            Some(old) => (old.overloaded && spec.upper != 0, old.loads, old.told),
-            None => (false, Loads::default(), None),
-        };
-        self.hold(vaddr, 0, 1);
-        self.dest_addrs.change(spec.addr, |count| *count += 1);
-        account.set_available(true);
-        account.set_hop(HopNumber::default());
-        account.set_tunnel(&spec);
-        self.ledger.take(account);
-        let dest = Dest {
-            spec: spec.clone(),
-            service,
-            vaddr,
-            available: true,
-            overloaded,
-            loads,
-            slot: Slot::default(),
-            forward: spec.forward,
-            limited: spec.upper > 0 || spec.lower > 0,
-            told,
-            added: 0,
-        };
-        self.dests.put(id.0, dest);
+        let key = self.get(service).map(|service| service.spec.key);
+        let mut dest = NewDest::new(id, spec.clone(), account);
+        let entered = self.enter(service, key.as_ref(), &mut dest);
+        let vaddr = key.and_then(|key| key.addr());
+        self.hold(vaddr, 0, isize::from(entered.new));
         let Some(entry) = self.get_mut(service) else {
             return;
         };
         entry.group.add(Member {
-            active: loads.active,
-            inactive: loads.inactive,
-            overloaded,
+            active: entered.loads.active,
+            inactive: entered.loads.inactive,
+            overloaded: entered.overloaded,
             ..Member::new(id, spec.addr, spec.port, spec.weight)
         });
         entry.limited += usize::from(spec.upper > 0);
         entry.set_share(share);
-        let key = entry.spec.key;
-        self.note_way(&key, id, &spec);
         if spec.forward == Forward::Masq {
             self.track(service);
         }
         self.recount(service);
         self.tell(id);
+    }
+
+    /// Enters a dest of a service into the tables, in place of the one that it was, of which the settings are left in
+    /// `new`. To count it with those who know the virtual address, and to put it into its service, is the caller's part.
+    pub(super) fn enter(
+        &mut self,
+        service: ServiceId,
+        key: Option<&ServiceKey>,
+        new: &mut NewDest,
+    ) -> Entered {
+        let mut entered = Entered::default();
+        let Some(spec) = new.spec.take() else {
+            return entered;
+        };
+        self.v6_met |= new.addr.is_ipv6();
+        let vaddr = key.and_then(ServiceKey::addr);
+        if let Some(old) = self.dests.get(new.id.0) {
+            entered.loads = old.loads;
+            entered.overloaded = old.overloaded && new.upper != 0;
+            entered.told = old.told;
+            let was_in = old.service;
+            // One that comes back has the address that it had, which is counted already.
+            if old.vaddr == vaddr {
+                if let Some(service) = self.get_mut(was_in) {
+                    service.left.remove(&new.id);
+                }
+            } else {
+                self.forget_dest(new.id);
+                entered.new = true;
+            }
+        } else {
+            entered.new = true;
+        }
+        if entered.new {
+            self.dest_addrs.change(new.addr, |count| *count += 1);
+        }
+        new.account.set_available(true);
+        new.account.set_hop(HopNumber::default());
+        new.account.set_tunnel(&spec);
+        self.ledger.take(&new.account);
+        let way = matches!(new.forward, Forward::Masq | Forward::Tunnel).then(|| spec.clone());
+        let dest = Dest {
+            spec,
+            service,
+            vaddr,
+            available: true,
+            overloaded: entered.overloaded,
+            loads: entered.loads,
+            slot: Slot::default(),
+            forward: new.forward,
+            limited: new.limited,
+            told: entered.told,
+            added: 0,
+        };
+        new.spec = self.dests.put(new.id.0, dest).map(|old| old.spec);
+        if let (Some(key), Some(spec)) = (key, way) {
+            self.note_way(key, new.id, &spec);
+        }
+        entered
     }
 
     /// Changes weight, thresholds, forwarding and tunnel of a dest. Its connections keep their way of forwarding.
@@ -148,29 +194,33 @@ impl Services {
     /// Takes a dest out of its service. Its record stays for the connections that refer to it.
     pub fn remove_dest(&mut self, id: DestId) {
         let share = self.share;
-        let Some((service, spec)) = self.suspend(id) else {
+        let Some(service) = self.suspend(id) else {
             return;
         };
+        let limited = self.dest(id).is_some_and(|dest| dest.spec.upper > 0);
         let Some(entry) = self.get_mut(service) else {
             return;
         };
-        entry.limited -= usize::from(spec.upper > 0);
+        entry.limited -= usize::from(limited);
         entry.set_share(share);
         entry.group.remove(id);
         entry.left.insert(id, ());
         self.recount(service);
     }
 
-    /// Notes that a dest is in its service no more, which is returned with what the operator said of the dest.
-    pub(super) fn suspend(&mut self, id: DestId) -> Option<(ServiceId, Arc<DestSpec>)> {
+    /// Notes that a dest is in its service no more, which is returned.
+    pub(super) fn suspend(&mut self, id: DestId) -> Option<ServiceId> {
         let dest = self.dest_mut(id).filter(|dest| dest.available)?;
         dest.available = false;
-        let (service, spec) = (dest.service, dest.spec.clone());
+        let noted = matches!(dest.forward, Forward::Masq | Forward::Tunnel);
+        let (service, spec) = (dest.service, noted.then(|| dest.spec.clone()));
         if let Some(tally) = self.ledger.dest(id) {
             tally.set_available(false);
         }
-        self.forget_way(id, &spec);
-        Some((service, spec))
+        if let Some(spec) = spec {
+            self.forget_way(id, &spec);
+        }
+        Some(service)
     }
 
     /// Finds out anew who counts a service's connections; where that is another worker now, its dests' are told there.
@@ -199,7 +249,7 @@ impl Services {
     }
 
     /// Lets the connections of a dest count where its service's do.
-    fn tell(&mut self, id: DestId) {
+    pub(super) fn tell(&mut self, id: DestId) {
         let Some(dest) = self.dest(id) else { return };
         let Some(service) = self.get(dest.service) else {
             return;
@@ -230,11 +280,12 @@ impl Services {
         self.reports.pop_front()
     }
 
-    /// Lets go of a removed dest that nothing refers to any more.
-    pub fn free_dest(&mut self, id: DestId) {
-        if self.dest(id).is_some_and(|dest| !dest.available) {
-            self.forget_dest(id);
+    /// Lets go of a removed dest that nothing refers to any more, which is returned.
+    pub fn free_dest(&mut self, id: DestId) -> Option<Dest> {
+        if self.dest(id).is_none_or(|dest| dest.available) {
+            return None;
         }
+        self.forget_dest(id)
     }
 
     /// Takes a dest out of the table, and out of what is known of addresses.

@@ -2,6 +2,7 @@
 //! only; nothing here fails.
 
 mod dest;
+mod ready;
 mod way;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -17,6 +18,7 @@ use crate::spec::{service_flags, ServiceKey, ServiceSpec, TunnelKind};
 use crate::types::{proto, Af, DestId, ServiceId, Time, WorkerId};
 
 pub use dest::Dest;
+pub use ready::Ready;
 
 /// The FTP control port, which persistence treats apart.
 pub const FTP_PORT: u16 = 21;
@@ -100,7 +102,7 @@ pub struct Services {
     expirations: Expirations,
     /// Changes that other workers are to be told of.
     reports: VecDeque<(WorkerId, Load)>,
-    services: Numbered<Service>,
+    services: Numbered<Box<Service>>,
     dests: Numbered<Dest>,
     ledger: Ledger,
     by_key: GrowMap<ServiceKey, ServiceId>,
@@ -163,12 +165,12 @@ impl Services {
 
     /// The service of that id.
     pub fn get(&self, id: ServiceId) -> Option<&Service> {
-        self.services.get(id.0)
+        self.services.get(id.0).map(|service| &**service)
     }
 
     /// The service of that id.
     pub fn get_mut(&mut self, id: ServiceId) -> Option<&mut Service> {
-        self.services.get_mut(id.0)
+        self.services.get_mut(id.0).map(|service| &mut **service)
     }
 
     /// The dest of that id.
@@ -332,24 +334,7 @@ impl Services {
 
     /// Adds a service.
     pub fn add(&mut self, id: ServiceId, spec: Arc<ServiceSpec>) {
-        self.count_special(&spec.key, 1);
-        self.engines += usize::from(spec.pe_sip);
-        self.by_key.insert(spec.key, id);
-        self.hold(spec.key.addr(), 1, 0);
-        let (worker, workers) = if spec.exact { (0, 1) } else { self.share };
-        let mut group = Group::new(spec.sched, spec.flags, worker, workers);
-        group.set_expirations(self.expirations);
-        let service = Service {
-            spec,
-            group,
-            limited: 0,
-            tracked: false,
-            counted_at: None,
-            plain_port: None,
-            left: GrowMap::default(),
-        };
-        self.services.put(id.0, service);
-        self.recount(id);
+        self.take_in(&mut Ready::new(id, spec, self.share));
     }
 
     /// Changes a service's settings; the same scheduler goes on where it was.
@@ -365,11 +350,9 @@ impl Services {
         self.recount(id);
     }
 
-    /// Removes a service and what dests it still has.
-    pub fn remove(&mut self, id: ServiceId) {
-        let Some(service) = self.services.take(id.0) else {
-            return;
-        };
+    /// Removes a service and what dests it still has. It is returned.
+    pub fn remove(&mut self, id: ServiceId) -> Option<Box<Service>> {
+        let service = self.services.take(id.0)?;
         self.count_special(&service.spec.key, -1);
         self.tracked[service.spec.key.af() as usize] -= usize::from(service.tracked);
         self.engines -= usize::from(service.spec.pe_sip);
@@ -379,6 +362,7 @@ impl Services {
         for (_, member) in service.group.pool().iter() {
             self.suspend(member.id);
         }
+        Some(service)
     }
 
     fn count_special(&mut self, key: &ServiceKey, by: isize) {

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use crossbeam::queue::ArrayQueue;
 use nix::sys::eventfd::{EfdFlags, EventFd};
-use ripvs_core::delta::{Answer, Delta, Query};
+use ripvs_core::delta::{Answer, Delta, Query, Step};
+use ripvs_core::WorkerId;
 
 /// Orders that a worker may be behind by.
 const RING: usize = 1024;
@@ -26,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(2);
 /// One order to a worker.
 pub enum Order {
     /// Changes to be applied; they make the batch of this number.
-    Apply(u64, Vec<Delta>),
+    Apply(u64, Vec<Step>),
     /// A question, whose answer bears this ticket.
     Ask(u64, Query),
 }
@@ -35,6 +36,8 @@ pub enum Order {
 pub struct Mailbox {
     orders: ArrayQueue<Order>,
     answers: ArrayQueue<(u64, Answer)>,
+    /// What is left of orders that were carried out.
+    spent: ArrayQueue<Vec<Step>>,
     applied: AtomicU64,
     asleep: AtomicBool,
     serving: AtomicBool,
@@ -48,6 +51,7 @@ impl Mailbox {
         Ok(Mailbox {
             orders: ArrayQueue::new(RING),
             answers: ArrayQueue::new(RING),
+            spent: ArrayQueue::new(RING),
             applied: AtomicU64::new(0),
             asleep: AtomicBool::new(false),
             serving: AtomicBool::new(false),
@@ -67,8 +71,10 @@ impl Mailbox {
         !self.orders.is_empty()
     }
 
-    /// The worker says that it has applied all up to this batch.
-    pub fn applied(&self, batch: u64) {
+    /// The worker says that it has applied all up to this batch, of which this is left.
+    pub fn applied(&self, batch: u64, spent: Vec<Step>) {
+        // Where there is no room it is dropped here and now.
+        drop(self.spent.push(spent));
         self.applied.store(batch, Ordering::Release);
         self.nudge_control();
     }
@@ -232,14 +238,28 @@ impl Fleet {
         self.kept.push_back((self.ticket(), old));
     }
 
-    /// Sends what was gathered.
+    /// Sends what was gathered, as it is.
     pub fn send(&mut self, now: Instant) {
+        self.send_as(now, |_, deltas| {
+            deltas.into_iter().map(Step::Change).collect()
+        });
+    }
+
+    /// Sends what was gathered, made ready so that workers which have packets to forward lose little time by it.
+    pub fn send_ready(&mut self, now: Instant) {
+        let workers = self.gathered.len() as u16;
+        self.send_as(now, |worker, deltas| {
+            Step::make(deltas, WorkerId(worker as u16), workers)
+        });
+    }
+
+    fn send_as(&mut self, now: Instant, steps: impl Fn(usize, Vec<Delta>) -> Vec<Step>) {
         if !self.has_gathered() {
             return;
         }
         self.batch += 1;
         for (worker, gathered) in self.gathered.iter_mut().enumerate() {
-            let order = Order::Apply(self.batch, std::mem::take(gathered));
+            let order = Order::Apply(self.batch, steps(worker, std::mem::take(gathered)));
             if self.mailboxes[worker].orders.push(order).is_err() {
                 // `has_room` left room for this; and what is lost here would be a silent difference.
                 log::error!("worker {worker}: its ring is full, a change is lost; restart ripvsd");
@@ -271,6 +291,9 @@ impl Fleet {
     /// Looks at what the workers have applied. True where a worker that was wedged goes on again.
     pub fn look(&mut self, now: Instant) {
         let _ = self.to_control.read();
+        for mailbox in &self.mailboxes {
+            while mailbox.spent.pop().is_some() {}
+        }
         let applied = self.applied();
         while self
             .under_way
@@ -379,8 +402,9 @@ mod tests {
     fn apply_one(fleet: &Fleet, worker: usize) -> usize {
         match fleet.mailbox(worker).order() {
             Some(Order::Apply(batch, deltas)) => {
-                fleet.mailbox(worker).applied(batch);
-                deltas.len()
+                let count = deltas.len();
+                fleet.mailbox(worker).applied(batch, deltas);
+                count
             }
             _ => 0,
         }

@@ -202,7 +202,7 @@ impl Control {
             self.requests(client);
         }
         self.master.make_tables(&mut self.fleet);
-        self.fleet.send(self.now);
+        self.fleet.send_ready(self.now);
         // While the workers apply them.
         self.write_journal(clients);
         if clients.len() == 1 && clients[0].waits_for_workers() {

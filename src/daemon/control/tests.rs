@@ -50,7 +50,7 @@ fn answer(query: Query) -> Answer {
 fn pretend(mailbox: Arc<Mailbox>) {
     while !mailbox.stopped() {
         match mailbox.order() {
-            Some(Order::Apply(batch, _)) => mailbox.applied(batch),
+            Some(Order::Apply(batch, steps)) => mailbox.applied(batch, steps),
             Some(Order::Ask(ticket, query)) => mailbox.answer(ticket, answer(query)),
             None => {
                 mailbox.set_asleep(true);

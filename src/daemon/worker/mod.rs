@@ -9,7 +9,7 @@ use std::sync::mpsc::SyncSender;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
-use ripvs_core::delta::{Answer, ConnEntry, Delta, Query};
+use ripvs_core::delta::{Answer, ConnEntry, Query, Step};
 use ripvs_core::tally::Tally;
 use ripvs_core::{Time, Worker, WorkerConfig};
 use ripvs_nic::{Eal, Mbuf, RxQueue};
@@ -29,8 +29,9 @@ const BURST: usize = 32;
 const MESSAGES: usize = 64;
 /// Changes applied between two rounds without packets.
 const DELTAS: usize = 256;
-/// The same while packets come: about as long as the packets of a burst take.
-const DELTAS_AMONG_PACKETS: usize = 8;
+/// The same while packets come: about as long as the packets of a burst take. A service that was made ready counts as one
+/// more than it has dests.
+const DELTAS_AMONG_PACKETS: usize = 16;
 /// Connection records looked at for a listing between two rounds without packets.
 const RECORDS: usize = 512;
 /// The same while packets come.
@@ -105,8 +106,8 @@ pub fn start(
 
 /// An order, and how far it is carried out.
 enum Task {
-    /// Changes of the batch of that number.
-    Apply(u64, std::vec::IntoIter<Delta>),
+    /// The batch of that number, of which so many steps are done.
+    Apply(u64, Vec<Step>, usize),
     /// A page of connections.
     List {
         ticket: u64,
@@ -194,7 +195,7 @@ impl Running {
             return false;
         };
         self.task = match task {
-            Task::Apply(batch, deltas) => self.apply(now, batch, deltas),
+            Task::Apply(batch, steps, done) => self.apply(now, batch, steps, done),
             Task::List {
                 ticket,
                 cursor,
@@ -208,7 +209,7 @@ impl Running {
     /// The next order that is worth doing in pieces. Others are done here.
     fn next_task(&mut self, now: Time) -> Option<Task> {
         match self.mailbox.order()? {
-            Order::Apply(batch, deltas) => Some(Task::Apply(batch, deltas.into_iter())),
+            Order::Apply(batch, steps) => Some(Task::Apply(batch, steps, 0)),
             Order::Ask(
                 ticket,
                 Query::Conns {
@@ -229,36 +230,48 @@ impl Running {
         }
     }
 
-    /// Applies some changes of a batch.
+    /// Does some steps of a batch.
     fn apply(
         &mut self,
         now: Time,
         batch: u64,
-        mut deltas: std::vec::IntoIter<Delta>,
+        mut steps: Vec<Step>,
+        mut done: usize,
     ) -> Option<Task> {
         let begun = ripvs_arch::now_ns();
         if self.packets && !self.pace.allows(begun) {
-            return Some(Task::Apply(batch, deltas));
+            return Some(Task::Apply(batch, steps, done));
         }
-        let some = if self.packets {
+        let mut some = if self.packets {
             DELTAS_AMONG_PACKETS
         } else {
             DELTAS
         };
-        deltas
-            .as_slice()
-            .iter()
-            .take(some)
-            .for_each(Delta::prefetch);
-        for delta in deltas.by_ref().take(some) {
-            self.worker.apply(now, delta);
+        while let Some(step) = steps.get_mut(done).filter(|_| some > 0) {
+            some = some.saturating_sub(step.weight());
+            self.worker.carry_out(now, step);
+            done += 1;
+            self.foresee(&steps[done..]);
         }
         self.pace.worked(begun, ripvs_arch::now_ns());
-        if deltas.len() > 0 {
-            return Some(Task::Apply(batch, deltas));
+        if done < steps.len() {
+            return Some(Task::Apply(batch, steps, done));
         }
-        self.mailbox.applied(batch);
+        self.mailbox.applied(batch, steps);
         None
+    }
+
+    /// Asks for the memory of the next steps, of each a little further than of the one behind it.
+    fn foresee(&self, steps: &[Step]) {
+        if let Some(step) = steps.first() {
+            self.worker.foresee_step(step);
+        }
+        if let Some(step) = steps.get(1) {
+            step.prefetch_more();
+        }
+        if let Some(step) = steps.get(2) {
+            step.prefetch();
+        }
     }
 
     /// Lists some connections of a page.

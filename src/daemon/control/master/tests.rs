@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use ripvs_api::ipvs::number::{flag, forward, sync_state, tunnel};
 use ripvs_api::ipvs::{DestConfig, SyncDaemon};
+use ripvs_core::delta::Step;
 use ripvs_core::ledger::Account;
 
 use super::super::fleet::Order;
@@ -57,12 +58,12 @@ impl World {
         self.fleet.send(self.now);
         for worker in 0..self.fleet.len() {
             while let Some(order) = self.fleet.mailbox(worker).order() {
-                let Order::Apply(batch, deltas) = order else {
+                let Order::Apply(batch, steps) = order else {
                     panic!("a question?")
                 };
-                self.fleet.mailbox(worker).applied(batch);
+                self.fleet.mailbox(worker).applied(batch, Vec::new());
                 if worker == 0 {
-                    self.told.extend(deltas);
+                    self.told.extend(steps.into_iter().filter_map(change));
                 }
             }
         }
@@ -108,6 +109,14 @@ impl World {
             _ => None,
         });
         tally.unwrap()
+    }
+}
+
+/// The change that a step makes which was sent as it was.
+fn change(step: Step) -> Option<Delta> {
+    match step {
+        Step::Change(delta) => Some(delta),
+        _ => None,
     }
 }
 
@@ -281,10 +290,10 @@ fn each_worker_counts_apart_and_listings_show_the_sum() {
     world.master.make_tables(&mut world.fleet);
     world.fleet.send(world.now);
     for worker in 0..3 {
-        let Some(Order::Apply(_, deltas)) = world.fleet.mailbox(worker).order() else {
+        let Some(Order::Apply(_, steps)) = world.fleet.mailbox(worker).order() else {
             panic!()
         };
-        for delta in deltas {
+        for delta in steps.into_iter().filter_map(change) {
             if let Delta::DestAdd { tally, .. } = delta {
                 tally.active(2);
                 tally.conn();

@@ -6,6 +6,8 @@ use ripvs_api::ripvs::{Divert, NeighState, Prefix, Request, RouteKind};
 
 use super::super::fleet::Order;
 use super::*;
+use ripvs_core::delta::Step;
+
 use crate::config::{self, options::Options};
 
 const CONFIG: &str = "
@@ -93,10 +95,10 @@ fn errno(result: Result<(), Refusal>) -> Option<Errno> {
 fn told(fleet: &mut Fleet) -> Vec<NetDelta> {
     fleet.send(std::time::Instant::now());
     let mut all = Vec::new();
-    while let Some(Order::Apply(batch, deltas)) = fleet.mailbox(0).order() {
-        fleet.mailbox(0).applied(batch);
-        all.extend(deltas.into_iter().filter_map(|delta| match delta {
-            Delta::Net(change) => Some(change),
+    while let Some(Order::Apply(batch, steps)) = fleet.mailbox(0).order() {
+        fleet.mailbox(0).applied(batch, Vec::new());
+        all.extend(steps.into_iter().filter_map(|step| match step {
+            Step::Change(Delta::Net(change)) => Some(change),
             _ => None,
         }));
     }

@@ -5,6 +5,7 @@
 use ripvs_packet::Frame;
 
 use crate::conn::{ConnId, Flags, Key, NewConn};
+use crate::hop::HopNumber;
 use crate::message::Load;
 use crate::sched::PickKey;
 use crate::service::FTP_DATA_PORT;
@@ -74,6 +75,12 @@ impl<F: Frame> Worker<F> {
             bound: Some(true),
         });
         self.services.foresee_pick(id);
+        if self.services.ledger().is_large() {
+            // The way has come by now.
+            if let Some(neigh) = self.hops.neigh(HopNumber(new.hop_in)) {
+                self.net.prefetch_neigh(neigh);
+            }
+        }
         // There is room, as was seen above.
         A::table_mut(self).insert_late(now.tick(), &new, hash).ok()
     }

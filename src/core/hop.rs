@@ -203,6 +203,13 @@ impl Hops {
         }
     }
 
+    /// The neighbour of that way, where it has one.
+    #[inline]
+    pub fn neigh(&self, number: HopNumber) -> Option<NeighId> {
+        let at = (number.0 as u16 as usize).wrapping_sub(1);
+        self.ways.get(at)?.neigh
+    }
+
     /// The source of what we send ourselves by the way of that number, if it is one for tunnels.
     #[inline]
     pub fn source(&self, number: HopNumber) -> Option<IpAddr> {

@@ -6,6 +6,7 @@ use std::collections::{BinaryHeap, VecDeque};
 use std::net::IpAddr;
 
 use hashbrown::HashMap;
+use ripvs_arch::prefetch_read;
 use ripvs_packet::PortId;
 
 use super::iface::{Iface, Mac};
@@ -294,6 +295,16 @@ impl<F> Neighbours<F> {
     pub fn get(&self, id: NeighId) -> Option<&Neigh<F>> {
         let neigh = self.slots.get(usize::from(id.index))?;
         (neigh.version == id.version && neigh.in_use).then_some(neigh)
+    }
+
+    /// Begins to fetch what it takes to send to a neighbour.
+    #[inline]
+    pub(super) fn prefetch(&self, id: NeighId) {
+        if let Some(neigh) = self.slots.get(usize::from(id.index)) {
+            prefetch_read(&neigh.version);
+            prefetch_read(&neigh.good_until);
+            prefetch_read(&neigh.l2);
+        }
     }
 
     #[inline]

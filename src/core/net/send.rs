@@ -109,6 +109,12 @@ impl<F: Frame> Net<F> {
         self.neighs.current(id)
     }
 
+    /// Begins to fetch what [`Net::neigh_usual`] needs.
+    #[inline]
+    pub(crate) fn prefetch_neigh(&self, id: NeighId) {
+        self.neighs.prefetch(id);
+    }
+
     /// The port and the Ethernet header, but for the type, of a neighbour that may be sent to without further thought; it
     /// counts as used then.
     pub(crate) fn neigh_usual(&mut self, id: NeighId, now: Time) -> Option<(PortId, &[u8])> {

@@ -83,9 +83,13 @@ impl<F: Frame> Worker<F> {
             return Err(Drop::NoDest);
         };
         let key = ask.key::<A>();
-        // While the choice was under way another service's dest may have come into the place of the one that was chosen.
-        let dest = self.services.dest(*id);
-        let Some(dest) = dest.filter(|dest| dest.service == ask.service) else {
+        // While the choice was under way another service's dest may have come into the place of the one that was chosen. But
+        // of one address's services the one on the FTP port and the one of all ports have their templates in common.
+        let dest = self.services.dest(*id).filter(|dest| {
+            let of_asked = dest.service == ask.service;
+            of_asked || control.is_some() && dest.vaddr == Some(ask.vaddr)
+        });
+        let Some(dest) = dest else {
             self.unchoose(now, choice, A::IS_V6);
             return Err(Drop::NoDest);
         };

@@ -24,7 +24,7 @@ pub struct Dest {
     /// The service it is or last was in.
     pub service: ServiceId,
     /// The address of that service; none where it is one by mark.
-    vaddr: Option<IpAddr>,
+    pub(crate) vaddr: Option<IpAddr>,
     /// Whether it is in its service at present (the kernel's flag AVAILABLE).
     pub available: bool,
     /// The kernel's flag OVERLOAD: reached the upper threshold and has not come below the lower one since.

@@ -43,11 +43,11 @@ pub struct Mailbox {
     serving: AtomicBool,
     stop: AtomicBool,
     wake: EventFd,
-    to_control: Arc<EventFd>,
+    to_control: Arc<Bell>,
 }
 
 impl Mailbox {
-    fn new(to_control: Arc<EventFd>) -> std::io::Result<Mailbox> {
+    fn new(to_control: Arc<Bell>) -> std::io::Result<Mailbox> {
         Ok(Mailbox {
             orders: ArrayQueue::new(RING),
             answers: ArrayQueue::new(RING),
@@ -76,7 +76,7 @@ impl Mailbox {
         // Where there is no room it is dropped here and now.
         drop(self.spent.push(spent));
         self.applied.store(batch, Ordering::Release);
-        self.nudge_control();
+        self.to_control.ring();
     }
 
     /// Whether the worker may take packets.
@@ -89,12 +89,7 @@ impl Mailbox {
         if self.answers.push((ticket, answer)).is_err() {
             log::error!("a worker's answer found no room");
         }
-        self.nudge_control();
-    }
-
-    fn nudge_control(&self) {
-        // It fails only where the counter is full, and then the control thread is woken anyway.
-        let _ = self.to_control.arm();
+        self.to_control.ring();
     }
 
     /// Whether the worker is to end.
@@ -123,6 +118,31 @@ impl Mailbox {
     }
 }
 
+/// How workers tell the control thread that there is news; a system call only where it sleeps.
+struct Bell {
+    event: EventFd,
+    rung: AtomicBool,
+    asleep: AtomicBool,
+}
+
+impl Bell {
+    fn new() -> std::io::Result<Bell> {
+        Ok(Bell {
+            event: event()?,
+            rung: AtomicBool::new(false),
+            asleep: AtomicBool::new(false),
+        })
+    }
+
+    fn ring(&self) {
+        self.rung.store(true, Ordering::SeqCst);
+        if self.asleep.load(Ordering::SeqCst) {
+            // It fails only where the counter is full, and then the control thread is woken anyway.
+            let _ = self.event.arm();
+        }
+    }
+}
+
 fn event() -> std::io::Result<EventFd> {
     let flags = EfdFlags::EFD_NONBLOCK | EfdFlags::EFD_CLOEXEC;
     Ok(EventFd::from_value_and_flags(0, flags)?)
@@ -137,7 +157,7 @@ struct Sent {
 /// All workers.
 pub struct Fleet {
     mailboxes: Vec<Arc<Mailbox>>,
-    to_control: Arc<EventFd>,
+    to_control: Arc<Bell>,
     /// Changes gathered for each worker since the last batch.
     gathered: Vec<Vec<Delta>>,
     /// Number of the last batch that went out.
@@ -171,7 +191,7 @@ impl Fleet {
     /// # Errors
     /// No file descriptor is left.
     pub fn new(count: usize) -> std::io::Result<Fleet> {
-        let to_control = Arc::new(event()?);
+        let to_control = Arc::new(Bell::new()?);
         let mailboxes = (0..count)
             .map(|_| Mailbox::new(to_control.clone()).map(Arc::new))
             .collect::<Result<Vec<_>, _>>()?;
@@ -197,9 +217,25 @@ impl Fleet {
         &self.mailboxes[worker]
     }
 
-    /// The descriptor that becomes readable when a worker has applied or answered something.
+    /// The descriptor that becomes readable when a worker has applied or answered something, between [`Fleet::doze`] and
+    /// [`Fleet::wake_up`].
     pub fn events(&self) -> &EventFd {
-        &self.to_control
+        &self.to_control.event
+    }
+
+    /// The control thread is about to sleep. False where a worker has applied or answered something since
+    /// [`Fleet::look`]: then it is not to.
+    pub fn doze(&self) -> bool {
+        self.to_control.asleep.store(true, Ordering::SeqCst);
+        !self.to_control.rung.load(Ordering::SeqCst)
+    }
+
+    /// It is awake again. `rung`: the descriptor is readable.
+    pub fn wake_up(&self, rung: bool) {
+        self.to_control.asleep.store(false, Ordering::SeqCst);
+        if rung {
+            let _ = self.to_control.event.read();
+        }
     }
 
     /// Whether changes are carried out at all. Where not, which worker is wedged.
@@ -290,7 +326,8 @@ impl Fleet {
 
     /// Looks at what the workers have applied. True where a worker that was wedged goes on again.
     pub fn look(&mut self, now: Instant) {
-        let _ = self.to_control.read();
+        // Before anything is looked at: what comes after that rings again.
+        self.to_control.rung.swap(false, Ordering::AcqRel);
         for mailbox in &self.mailboxes {
             while mailbox.spent.pop().is_some() {}
         }
@@ -468,6 +505,23 @@ mod tests {
         fleet.look(start + PATIENCE);
         assert_eq!(fleet.ready(), Ok(()));
         assert_eq!(fleet.progress(ticket), Progress::Applied);
+    }
+
+    #[test]
+    fn a_worker_wakes_the_control_thread_only_where_it_sleeps_and_is_never_missed() {
+        let mut fleet = Fleet::new(1).unwrap();
+        let readable = |fleet: &Fleet| fleet.events().read().is_ok();
+        fleet.mailbox(0).applied(1, Vec::new());
+        assert!(!readable(&fleet), "it is awake");
+        assert!(!fleet.doze(), "there is news");
+        fleet.wake_up(false);
+        fleet.look(Instant::now());
+        assert!(fleet.doze(), "it has looked");
+        fleet.mailbox(0).applied(2, Vec::new());
+        assert!(readable(&fleet), "it sleeps");
+        fleet.wake_up(false);
+        fleet.mailbox(0).applied(3, Vec::new());
+        assert!(!readable(&fleet) && !fleet.doze());
     }
 
     #[test]

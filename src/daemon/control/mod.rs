@@ -207,6 +207,7 @@ impl Control {
         self.write_journal(clients);
         if clients.len() == 1 && clients[0].waits_for_workers() {
             self.fleet.await_a_moment();
+            self.workers_news();
         }
         let written = self.written();
         for client in clients.iter_mut() {
@@ -269,11 +270,17 @@ impl Control {
             flags.set(PollFlags::POLLOUT, client.wants_output());
             fds.push(PollFd::new(client.fd(), flags));
         }
-        match poll(&mut fds, self.patience(clients)) {
+        let patience = match self.fleet.doze() {
+            true => self.patience(clients),
+            false => PollTimeout::ZERO,
+        };
+        let polled = poll(&mut fds, patience);
+        let any = |fd: &PollFd| fd.any().unwrap_or(false);
+        self.fleet.wake_up(any(&fds[1]));
+        match polled {
             Ok(_) | Err(OsErrno::EINTR) => {}
             Err(error) => return Err(error.into()),
         }
-        let any = |fd: &PollFd| fd.any().unwrap_or(false);
         Ok(Ready {
             signal: any(&fds[0]),
             connection: any(&fds[2]),

@@ -30,10 +30,17 @@ impl Sum for Local {
         }
     }
 
-    fn join(first: &Local, second: &Local) -> Local {
+    fn join(one: &Local, other: &Local) -> Local {
         Local {
-            best: Best::join(&first.best, &second.best),
-            spare: first.spare || second.spare,
+            best: Best::join(&one.best, &other.best),
+            spare: one.spare || other.spare,
+        }
+    }
+
+    fn chain(first: &Local, second: &Local) -> Local {
+        Local {
+            best: Best::chain(&first.best, &second.best),
+            ..Local::join(first, second)
         }
     }
 }

@@ -16,54 +16,53 @@ pub(super) trait Rank: Copy + PartialEq + Send {
     fn of(member: &Member) -> Option<Ratio>;
 }
 
-/// The best of a run of members; of none at all, a rank that every other is better than. Two words, because what is written
-/// by smaller parts and read as a whole a moment later is waited for.
+/// The best of a run of members, in one number: the rank's, and below it the slot's, so that the least is the best, and of
+/// equals the nearest to the head. Of none at all, a number that every other is less than.
 #[derive(Clone, Copy, PartialEq)]
 pub(super) struct Best<R> {
-    load: u64,
-    /// Weight and slot.
-    who: u64,
+    number: u128,
     rank: PhantomData<R>,
 }
 
-impl<R: Rank> Best<R> {
-    fn new(ratio: Ratio, slot: Slot) -> Best<R> {
-        Best {
-            load: ratio.load,
-            who: u64::from(ratio.weight) << 32 | u64::from(slot.0),
-            rank: PhantomData,
-        }
-    }
+/// Bits of a slot's number. A rank's has 103, so a list has room for 33 million dests, which is two gigabytes of members.
+const SLOT_BITS: u32 = 25;
+const SLOTS: u32 = 1 << SLOT_BITS;
 
+impl<R: Rank> Best<R> {
     pub(super) fn slot(self) -> Option<Slot> {
-        (self != Self::NONE).then_some(Slot(self.who as u32))
+        let below_head = self.number as u32 % SLOTS;
+        (self != Self::NONE).then_some(Slot(SLOTS - 1 - below_head))
     }
 }
 
 impl<R: Rank> Sum for Best<R> {
     const NONE: Best<R> = Best {
-        load: u64::MAX,
-        who: 1 << 32,
+        number: u128::MAX,
         rank: PhantomData,
     };
 
     fn of(slot: Slot, member: &Member) -> Best<R> {
-        R::of(member).map_or(Self::NONE, |ratio| Best::new(ratio, slot))
+        match R::of(member) {
+            Some(ratio) if slot.0 < SLOTS => Best {
+                number: ratio.number() << SLOT_BITS | u128::from(SLOTS - 1 - slot.0),
+                rank: PhantomData,
+            },
+            _ => Self::NONE,
+        }
     }
 
     #[inline(always)]
-    fn join(first: &Best<R>, second: &Best<R>) -> Best<R> {
-        let ratio = |best: &Best<R>| Ratio {
-            load: best.load,
-            weight: (best.who >> 32) as u32,
-        };
-        // Without a branch: which is the better one no hardware foresees.
-        let less = ratio(second).less(&ratio(first));
-        let word = |first, second| if less { second } else { first };
+    fn join(one: &Best<R>, other: &Best<R>) -> Best<R> {
         Best {
-            load: word(first.load, second.load),
-            who: word(first.who, second.who),
+            number: one.number.min(other.number),
             rank: PhantomData,
+        }
+    }
+
+    fn chain(first: &Best<R>, second: &Best<R>) -> Best<R> {
+        match second.number >> SLOT_BITS < first.number >> SLOT_BITS {
+            true => *second,
+            false => *first,
         }
     }
 }
@@ -106,7 +105,7 @@ impl<R: Rank> Scheduler for ByRank<R> {
 }
 
 /// Load for each unit of weight: the least is best.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct Ratio {
     load: u64,
     /// Greater than 0.
@@ -136,10 +135,75 @@ impl Ratio {
         (weight > 0).then_some(Ratio { load, weight })
     }
 
+    /// A number below 2^103 that is the less the less the ratio is, and the same only for equal ones. Ratios of weights
+    /// below 2^31 that are not equal lie at least 2^-62 apart, so that 62 bits behind the point tell all of them.
+    #[inline]
+    fn number(self) -> u128 {
+        let weight = u64::from(self.weight);
+        if weight == 1 {
+            return u128::from(self.load) << 62;
+        }
+        let (whole, rest) = (self.load / weight, self.load % weight);
+        let (high, rest) = ((rest << 31) / weight, (rest << 31) % weight);
+        let low = (rest << 31) / weight;
+        u128::from(whole) << 62 | u128::from(high << 31 | low)
+    }
+
     /// Whether it is the lesser of the two. Exact: the products are of 64 and 31 bits at most.
     #[inline(always)]
     pub(super) fn less(&self, other: &Ratio) -> bool {
         u128::from(self.load) * u128::from(other.weight)
             < u128::from(other.load) * u128::from(self.weight)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::super::testing::member;
+    use super::super::wlc::Wlc;
+    use super::*;
+
+    /// Loads and weights, small ones and such as lie beside the greatest.
+    fn ratio() -> impl Strategy<Value = Ratio> {
+        let load = prop_oneof![0..20u64, (1u64 << 40) - 20..1 << 40, 0..1u64 << 40];
+        let weight = prop_oneof![1..20u32, (1u32 << 31) - 20..1 << 31, 1..1u32 << 31];
+        (load, weight).prop_map(|(load, weight)| Ratio { load, weight })
+    }
+
+    proptest! {
+        #[test]
+        fn numbers_lie_as_the_ratios_do(one in ratio(), other in ratio(), times in 1..1000u32) {
+            prop_assert_eq!(one.number() < other.number(), one.less(&other));
+            prop_assert!(one.number() < 1 << 103);
+            let weight = one.weight.min(u32::MAX / times);
+            let small = Ratio { weight, ..one };
+            let same = Ratio { load: one.load * u64::from(times), weight: weight * times };
+            // Only weights below 2^31 occur.
+            if same.weight < 1 << 31 {
+                prop_assert_eq!(small.number(), same.number());
+            }
+        }
+    }
+
+    #[test]
+    fn neighbouring_ratios_of_the_greatest_weights_differ() {
+        let most = i32::MAX.unsigned_abs();
+        let pairs = [(most - 1, most), (most - 2, most - 1)];
+        let [greater, less] = pairs.map(|(load, weight)| Ratio {
+            load: u64::from(load),
+            weight,
+        });
+        assert!(less.less(&greater) && less.number() < greater.number());
+    }
+
+    #[test]
+    fn a_best_tells_its_slot() {
+        for slot in [0, 1, 77, SLOTS - 1].map(Slot) {
+            assert_eq!(Best::<Wlc>::of(slot, &member(1, 3)).slot(), Some(slot));
+        }
+        assert_eq!(Best::<Wlc>::of(Slot(SLOTS), &member(1, 3)).slot(), None);
+        assert_eq!(Best::<Wlc>::NONE.slot(), None);
     }
 }

@@ -14,8 +14,12 @@ pub(super) trait Sum: Copy + PartialEq {
     const NONE: Self;
     /// What is known of one.
     fn of(slot: Slot, member: &Member) -> Self;
-    /// What is known of two runs of members, the first of them nearer to the head.
-    fn join(first: &Self, second: &Self) -> Self;
+    /// What is known of two runs of members, whichever of them is nearer to the head.
+    fn join(one: &Self, other: &Self) -> Self;
+    /// The same of two runs where the first is to count as nearer to the head, whatever their slots.
+    fn chain(first: &Self, second: &Self) -> Self {
+        Self::join(first, second)
+    }
 }
 
 /// A worker's share of the scheduling, where several schedule for one service each by itself: every worker does what the
@@ -41,16 +45,117 @@ impl Share {
     }
 }
 
-/// Nodes of one block below each other, as a heap: 1 is on top, `2 * i + 1` and `2 * i` are below `i`, and the lowest are
-/// at `WIDTH..2 * WIDTH`. A greater number on one level is nearer to the head.
-type Block<S> = [S; 2 * WIDTH];
-const WIDTH: usize = 16;
+/// Sixteen nodes and, above each four of them, one more. What four nodes come to is reckoned of three of them while the
+/// fourth is still being reckoned itself, and they lie in one cache line, or two. A greater number is nearer to the head.
+#[repr(align(64))]
+struct Block<S> {
+    above: Four<S>,
+    nodes: [Four<S>; FOUR],
+}
 
-/// The tree, in levels of blocks: below the top of a block's lowest level's `i`th node is the `i`th block of the level
-/// below, and the lowest nodes of the first level are the slots. It grows by blocks, so growing moves nothing.
+type Four<S> = [S; FOUR];
+const FOUR: usize = 4;
+const WIDTH: usize = FOUR * FOUR;
+
+impl<S: Sum> Block<S> {
+    fn new() -> Box<Block<S>> {
+        Box::new(Block {
+            above: [S::NONE; FOUR],
+            nodes: [[S::NONE; FOUR]; FOUR],
+        })
+    }
+
+    /// What all nodes come to.
+    fn whole(&self) -> S {
+        sum_of(&self.above)
+    }
+
+    /// Sets a node's sum; what all come to now, if that may be something else.
+    #[inline(always)]
+    fn set(&mut self, node: usize, sum: S) -> Option<S> {
+        let sum = put(&mut self.nodes[node / FOUR], node, sum)?;
+        put(&mut self.above, node / FOUR, sum)
+    }
+
+    /// The sum of the nodes from `low` to below `high`.
+    fn part(&self, low: usize, high: usize) -> S {
+        let (mut sum, mut next) = (S::NONE, low);
+        while next < high {
+            let four = next / FOUR;
+            if next.is_multiple_of(FOUR) && next + FOUR <= high {
+                sum = S::join(&sum, &self.above[four]);
+                next += FOUR;
+            } else {
+                sum = S::join(&sum, &self.nodes[four][next % FOUR]);
+                next += 1;
+            }
+        }
+        sum
+    }
+
+    /// The greatest node below `high` for which `has` holds.
+    fn last(&self, high: usize, has: &impl Fn(&S) -> bool) -> Option<usize> {
+        let mut next = high;
+        while next > 0 {
+            let four = (next - 1) / FOUR;
+            if !next.is_multiple_of(FOUR) || has(&self.above[four]) {
+                let nodes = &self.nodes[four][..next - four * FOUR];
+                if let Some(found) = nodes.iter().rposition(has) {
+                    return Some(four * FOUR + found);
+                }
+            }
+            next = four * FOUR;
+        }
+        None
+    }
+
+    /// The node at which `taken`, added up from the head on, first reaches `amount`, and what of that is left for it.
+    #[inline(always)]
+    fn descend(&self, amount: u64, taken: &impl Fn(&S) -> u64) -> (usize, u64) {
+        let (four, amount) = reach(&self.above, amount, taken);
+        let (node, amount) = reach(&self.nodes[four], amount, taken);
+        (four * FOUR + node, amount)
+    }
+}
+
+fn sum_of<S: Sum>(four: &Four<S>) -> S {
+    S::join(&S::join(&four[0], &four[1]), &S::join(&four[2], &four[3]))
+}
+
+/// Sets one of four sums; what they come to now, if that may be something else.
+#[inline(always)]
+fn put<S: Sum>(four: &mut Four<S>, place: usize, sum: S) -> Option<S> {
+    let place = place % FOUR;
+    if four[place] == sum {
+        return None;
+    }
+    four[place] = sum;
+    let others = S::join(&four[place ^ 1], &four[place ^ 2]);
+    let others = S::join(&others, &four[place ^ 3]);
+    Some(S::join(&others, &sum))
+}
+
+/// Which of four it is at which `taken`, added up from the last on, first reaches `amount`, and what is left for it.
+#[inline(always)]
+fn reach<S>(four: &Four<S>, amount: u64, taken: &impl Fn(&S) -> u64) -> (usize, u64) {
+    let first = taken(&four[3]);
+    let second = first + taken(&four[2]);
+    let third = second + taken(&four[1]);
+    // Without a branch: which one it is no hardware foresees.
+    let mut passed = if first < amount { first } else { 0 };
+    passed = if second < amount { second } else { passed };
+    passed = if third < amount { third } else { passed };
+    let place =
+        usize::from(first >= amount) + usize::from(second >= amount) + usize::from(third >= amount);
+    (place, amount - passed)
+}
+
+/// The tree, in levels of blocks: what the `i`th block of a level comes to is the `i`th node of the next, and the nodes of
+/// the first are the slots. It grows by blocks, so growing moves nothing.
 pub(super) struct Tree<S> {
     /// The last level has one block.
     levels: Vec<Vec<Box<Block<S>>>>,
+    whole: S,
     share: Share,
     origin: usize,
 }
@@ -58,7 +163,8 @@ pub(super) struct Tree<S> {
 impl<S: Sum> Tree<S> {
     pub(super) fn new(pool: &Pool) -> Tree<S> {
         let mut tree = Tree {
-            levels: vec![vec![Box::new([S::NONE; 2 * WIDTH])]],
+            levels: vec![vec![Block::new()]],
+            whole: S::NONE,
             share: Share::WHOLE,
             origin: 0,
         };
@@ -108,21 +214,13 @@ impl<S: Sum> Tree<S> {
             self.reach(slot);
         }
         for level in &mut self.levels {
-            let block = &mut level[index / WIDTH];
-            let mut i = WIDTH + index % WIDTH;
-            loop {
-                if block[i] == sum {
-                    return;
-                }
-                block[i] = sum;
-                if i == 1 {
-                    break;
-                }
-                i /= 2;
-                sum = S::join(&block[2 * i + 1], &block[2 * i]);
+            match level[index / WIDTH].set(index % WIDTH, sum) {
+                Some(above) => sum = above,
+                None => return,
             }
             index /= WIDTH;
         }
+        self.whole = sum;
     }
 
     /// Adds blocks until there is one for that slot, and levels until they end in one block.
@@ -132,16 +230,11 @@ impl<S: Sum> Tree<S> {
         while level < self.levels.len() {
             index /= WIDTH;
             while self.levels[level].len() <= index {
-                self.levels[level].push(Box::new([S::NONE; 2 * WIDTH]));
+                self.levels[level].push(Block::new());
             }
             if level + 1 == self.levels.len() && index > 0 {
-                let mut top = Box::new([S::NONE; 2 * WIDTH]);
-                let mut i = WIDTH;
-                top[i] = self.levels[level][0][1];
-                while i > 1 {
-                    i /= 2;
-                    top[i] = S::join(&top[2 * i + 1], &top[2 * i]);
-                }
+                let mut top = Block::new();
+                top.set(0, self.levels[level][0].whole());
                 self.levels.push(vec![top]);
             }
             level += 1;
@@ -152,17 +245,14 @@ impl<S: Sum> Tree<S> {
     pub(super) fn prefetch(&self, slot: Slot) {
         let index = slot.index();
         if let Some(block) = self.levels[0].get(index / WIDTH) {
-            let mut i = WIDTH + index % WIDTH;
-            while i > 0 {
-                prefetch_read(&block[i]);
-                i /= 2;
-            }
+            prefetch_read(&block.above);
+            prefetch_read(&block.nodes[index % WIDTH / FOUR]);
         }
     }
 
     /// The sum of all where order does not matter.
     pub(super) fn whole(&self) -> S {
-        self.levels.last().map_or(S::NONE, |level| level[0][1])
+        self.whole
     }
 
     /// The sum of all, in the order of the list.
@@ -171,7 +261,7 @@ impl<S: Sum> Tree<S> {
             self.whole()
         } else {
             let span = self.span();
-            S::join(&self.range(0, self.origin), &self.range(self.origin, span))
+            S::chain(&self.range(0, self.origin), &self.range(self.origin, span))
         }
     }
 
@@ -182,7 +272,7 @@ impl<S: Sum> Tree<S> {
 
     /// The sum of the slots from `low` to below `high`.
     fn range(&self, mut low: usize, mut high: usize) -> S {
-        let (mut headward, mut tailward) = (S::NONE, S::NONE);
+        let mut sum = S::NONE;
         for level in &self.levels {
             if low >= high {
                 break;
@@ -190,21 +280,19 @@ impl<S: Sum> Tree<S> {
             // What of this level doesn't fill a block goes in here, the blocks between on the next level.
             let (first, last) = (low.div_ceil(WIDTH), high / WIDTH);
             if first > last {
-                let sum = part(&level[last], low - last * WIDTH, high - last * WIDTH);
-                return S::join(&S::join(&headward, &sum), &tailward);
+                let part = level[last].part(low - last * WIDTH, high - last * WIDTH);
+                return S::join(&sum, &part);
             }
             if low < first * WIDTH {
                 let block = first - 1;
-                let sum = part(&level[block], low - block * WIDTH, WIDTH);
-                tailward = S::join(&sum, &tailward);
+                sum = S::join(&sum, &level[block].part(low - block * WIDTH, WIDTH));
             }
             if high > last * WIDTH {
-                let sum = part(&level[last], 0, high - last * WIDTH);
-                headward = S::join(&headward, &sum);
+                sum = S::join(&sum, &level[last].part(0, high - last * WIDTH));
             }
             (low, high) = (first, last);
         }
-        S::join(&headward, &tailward)
+        sum
     }
 
     /// The next of the list after `cursor` (`None`: from its beginning) up to its end, for whom `has` holds. `has` must
@@ -228,10 +316,10 @@ impl<S: Sum> Tree<S> {
             // The rest of the block that `high` is in or behind, then the blocks before it on the next level.
             let block = high.checked_sub(1)? / WIDTH;
             let below = high - block * WIDTH;
-            if let Some(found) = last_in(&level[block], below, has) {
+            if let Some(found) = level[block].last(below, has) {
                 let mut index = block * WIDTH + found;
                 for level in self.levels[..number].iter().rev() {
-                    index = index * WIDTH + last_in(&level[index], WIDTH, has)?;
+                    index = index * WIDTH + level[index].last(WIDTH, has)?;
                 }
                 return (index >= low).then_some(Slot::from_index(index));
             }
@@ -240,69 +328,50 @@ impl<S: Sum> Tree<S> {
         None
     }
 
-    /// Going down the list, the slot at which `taken`, added up, first reaches `amount`, which is above 0.
-    pub(super) fn descend(&self, amount: u64, taken: impl Fn(&S) -> u64) -> Option<Slot> {
-        if taken(&self.whole()) < amount {
-            return None;
+    /// Going down the list, near the slots at which `taken`, added up, first reaches these amounts, which are above 0 and at
+    /// most what all come to. All of them at once, so that what one waits for is another's time; where they end, memory is
+    /// asked for.
+    #[inline(always)]
+    pub(super) fn approach<const N: usize>(
+        &self,
+        amounts: [u64; N],
+        taken: impl Fn(&S) -> u64,
+    ) -> [Near; N] {
+        let mut near = amounts.map(|rest| Near { block: 0, rest });
+        for level in self.levels[1..].iter().rev() {
+            near = near.map(|Near { block, rest }| {
+                let (node, rest) = level[block].descend(rest, &taken);
+                let block = block * WIDTH + node;
+                Near { block, rest }
+            });
         }
-        let (mut index, mut rest) = (0, amount);
-        for level in self.levels.iter().rev() {
-            let block = &level[index];
-            let mut i = 1;
-            while i < WIDTH {
-                // Without a branch: which way it goes no hardware foresees.
-                let headward = taken(&block[2 * i + 1]);
-                let there = headward >= rest;
-                rest -= if there { 0 } else { headward };
-                i = 2 * i + usize::from(there);
-            }
-            index = index * WIDTH + i - WIDTH;
+        for near in &near {
+            let block = &self.levels[0][near.block];
+            prefetch_read(&block.above);
+            block.nodes.iter().for_each(prefetch_read);
         }
-        Some(Slot::from_index(index))
+        near
+    }
+
+    /// The slots that were approached, if nothing has changed since.
+    #[inline(always)]
+    pub(super) fn arrive<const N: usize>(
+        &self,
+        near: [Near; N],
+        taken: impl Fn(&S) -> u64,
+    ) -> [Slot; N] {
+        near.map(|Near { block, rest }| {
+            let (node, _) = self.levels[0][block].descend(rest, &taken);
+            Slot::from_index(block * WIDTH + node)
+        })
     }
 }
 
-/// The sum of a block's lowest nodes from `low` to below `high`.
-fn part<S: Sum>(block: &Block<S>, low: usize, high: usize) -> S {
-    let (mut l, mut r) = (low + WIDTH, high + WIDTH);
-    let (mut headward, mut tailward) = (S::NONE, S::NONE);
-    while l < r {
-        if l & 1 == 1 {
-            tailward = S::join(&block[l], &tailward);
-            l += 1;
-        }
-        if r & 1 == 1 {
-            r -= 1;
-            headward = S::join(&headward, &block[r]);
-        }
-        l /= 2;
-        r /= 2;
-    }
-    S::join(&headward, &tailward)
-}
-
-/// The greatest of a block's lowest nodes below `high`, which is above 0, for which `has` holds.
-fn last_in<S>(block: &Block<S>, high: usize, has: &impl Fn(&S) -> bool) -> Option<usize> {
-    let mut i = high + WIDTH;
-    loop {
-        // The widest node that ends where we have come to.
-        i -= 1;
-        while i > 1 && i & 1 == 1 {
-            i /= 2;
-        }
-        if has(&block[i]) {
-            while i < WIDTH {
-                i = 2 * i + 1;
-                if !has(&block[i]) {
-                    i -= 1;
-                }
-            }
-            return Some(i - WIDTH);
-        }
-        if i.is_power_of_two() {
-            return None;
-        }
-    }
+/// A block of the first level, and what is left to be reached there.
+#[derive(Clone, Copy)]
+pub(super) struct Near {
+    block: usize,
+    rest: u64,
 }
 
 #[cfg(test)]
@@ -333,7 +402,15 @@ mod tests {
             }
         }
 
-        fn join(first: &Order, second: &Order) -> Order {
+        fn join(one: &Order, other: &Order) -> Order {
+            Order {
+                first: one.first.max(other.first),
+                last: one.last.into_iter().chain(other.last).min(),
+                most: one.most.max(other.most),
+            }
+        }
+
+        fn chain(first: &Order, second: &Order) -> Order {
             Order {
                 first: first.first.or(second.first),
                 last: second.last.or(first.last),
@@ -402,19 +479,21 @@ mod tests {
     }
 
     #[test]
-    fn descending_finds_where_a_walk_reaches_the_amount() {
+    fn it_arrives_where_a_walk_reaches_the_amount() {
         let mut random = Random::new(4);
         for round in 0..100 {
             let pool = pool(&mut random, [40, 900][round % 2]);
             let tree: Tree<Added> = Tree::new(&pool);
-            let mut amount = 0;
+            let (mut amount, mut first) = (0, None);
             for (slot, member) in pool.iter() {
                 for _ in 0..member.weight {
                     amount += 1;
-                    assert_eq!(tree.descend(amount, |sum| sum.0), Some(slot));
+                    let near = tree.approach([amount, 1, amount], |sum| sum.0);
+                    let found = tree.arrive(near, |sum| sum.0);
+                    let first = first.get_or_insert(slot);
+                    assert_eq!(found, [slot, *first, slot]);
                 }
             }
-            assert_eq!(tree.descend(amount + 1, |sum| sum.0), None);
         }
     }
 }

@@ -4,7 +4,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use super::least::Ratio;
 use super::pool::{Member, Pool, Slot};
-use super::tree::{Sum, Tree};
+use super::tree::{Near, Sum, Tree};
 use super::{Change, PickKey, Scheduler};
 
 /// The weights of a run of members that may be chosen, added up.
@@ -30,8 +30,16 @@ impl Sum for Total {
 pub(super) struct Twos {
     tree: Tree<Total>,
     random: SplitMix,
-    /// What was drawn for the next two connections, so that their memory may come; by the weights as they are.
-    drawn: Option<[(Slot, Slot); 2]>,
+    /// What is drawn for the next connections, so that their memory may come; by the weights as they are.
+    ahead: Option<Ahead>,
+}
+
+/// Two members each for the next connection and the one after it, and about which two it will be for the third.
+#[derive(Clone, Copy)]
+struct Ahead {
+    next: [Slot; 2],
+    second: [Slot; 2],
+    third: [Near; 2],
 }
 
 impl Twos {
@@ -44,22 +52,27 @@ impl Twos {
         Twos {
             tree: Tree::new(pool),
             random: SplitMix(seed),
-            drawn: None,
+            ahead: None,
         }
     }
 
-    fn draw_two(&mut self, pool: &Pool) -> Option<(Slot, Slot)> {
+    /// Draws twice from 0 up to and with the sum of all weights, as the kernel does: the first of the list is a little
+    /// likelier.
+    fn draw(&mut self) -> Option<[Near; 2]> {
         let total = self.tree.whole().0;
-        let (first, second) = (self.draw(total)?, self.draw(total)?);
-        pool.prefetch(first);
-        pool.prefetch(second);
-        Some((first, second))
+        if total == 0 {
+            return None;
+        }
+        let mut amount = || self.random.up_to(total).max(1);
+        let amounts = [amount(), amount()];
+        Some(self.tree.approach(amounts, |sum| sum.0))
     }
 
-    /// Draws from 0 up to and with the total, as the kernel does: the first of the list is a little likelier.
-    fn draw(&mut self, total: u64) -> Option<Slot> {
-        let amount = self.random.up_to(total).max(1);
-        self.tree.descend(amount, |sum| sum.0)
+    /// Who was drawn.
+    fn see(&self, pool: &Pool, drawn: [Near; 2]) -> [Slot; 2] {
+        let two = self.tree.arrive(drawn, |sum| sum.0);
+        two.iter().for_each(|slot| pool.prefetch(*slot));
+        two
     }
 }
 
@@ -69,25 +82,37 @@ impl Scheduler for Twos {
             return;
         }
         self.tree.update(pool, change);
-        self.drawn = None;
+        self.ahead = None;
     }
 
     fn pick(&mut self, pool: &Pool, _key: &PickKey) -> Option<Slot> {
-        let [two, next] = match self.drawn {
-            Some(drawn) => drawn,
-            None => [self.draw_two(pool)?, self.draw_two(pool)?],
+        let ahead = match self.ahead {
+            Some(ahead) => ahead,
+            None => {
+                let [next, second, third] = [self.draw()?, self.draw()?, self.draw()?];
+                let [next, second] = [next, second].map(|drawn| self.see(pool, drawn));
+                Ahead {
+                    next,
+                    second,
+                    third,
+                }
+            }
         };
-        self.drawn = self.draw_two(pool).map(|two| [next, two]);
-        better(pool, two)
+        self.ahead = self.draw().map(|drawn| Ahead {
+            next: ahead.second,
+            second: self.see(pool, ahead.third),
+            third: drawn,
+        });
+        better(pool, ahead.next)
     }
 
     fn guess(&self, pool: &Pool) -> Option<Slot> {
-        better(pool, self.drawn?[0])
+        better(pool, self.ahead?.next)
     }
 }
 
 /// The one of two with less overhead for its weight, the first where they are equal.
-fn better(pool: &Pool, (first, second): (Slot, Slot)) -> Option<Slot> {
+fn better(pool: &Pool, [first, second]: [Slot; 2]) -> Option<Slot> {
     let ratio = |slot| {
         let member = pool.get(slot)?;
         Ratio::of(member, member.overhead())

@@ -45,7 +45,8 @@ const COLUMNS: [(&str, &[(&str, &str)]); 3] = [
             ("round_p50_us", "round p50, µs"),
             ("round_p999_us", "p99.9"),
             ("round_longest_us", "longest"),
-            ("machine_longest_us", "machine"),
+            ("seen_p999_us", "p99.9 as seen"),
+            ("seen_longest_us", "longest as seen"),
         ],
     ),
     (

@@ -2,16 +2,27 @@
 //! here, and the packet goes on as one of a known connection. Whatever is unusual is left to `datapath.rs`, untouched, which
 //! tells the same at length: `schedule`, `choose`, `admit`.
 
+use std::net::IpAddr;
+
 use ripvs_packet::Frame;
 
-use crate::conn::{ConnId, Flags, Key, NewConn};
+use crate::choose::Decision;
+use crate::conn::{ConnId, Control, Flags, Key, NewConn};
 use crate::hop::HopNumber;
-use crate::message::Load;
+use crate::message::{Ask, Choice, Load};
 use crate::sched::PickKey;
 use crate::service::FTP_DATA_PORT;
 use crate::state::{self, Signal};
-use crate::types::{proto, Time};
+use crate::types::{proto, DestId, ServiceId, Time};
 use crate::worker::{Tables, Worker};
+
+/// The dest of a new connection, and the template that it was found by.
+struct Found {
+    id: DestId,
+    addr: IpAddr,
+    port: u16,
+    control: Option<Control>,
+}
 
 impl<F: Frame> Worker<F> {
     /// Makes the connection of a plain packet to a virtual address that is of no connection so far; `hash` is that of its key.
@@ -33,17 +44,31 @@ impl<F: Frame> Worker<F> {
         if service.plain_port != Some(key.vport) || !service.group.pool().has_available() {
             return None;
         }
-        let member = service.group.pick(&PickKey {
-            saddr: client,
-            daddr: vaddr,
-            sport: key.cport,
-            dport: key.vport,
-            proto: key.proto,
-            inverse: false,
-            now,
-        });
-        let member = member?;
-        let (dest_id, addr, port) = (member.id, member.addr, member.port);
+        let Found {
+            id: dest_id,
+            addr,
+            port,
+            control,
+        } = match service.persistent() {
+            true => self.keep::<A>(now, id, key)?,
+            false => {
+                let member = service.group.pick(&PickKey {
+                    saddr: client,
+                    daddr: vaddr,
+                    sport: key.cport,
+                    dport: key.vport,
+                    proto: key.proto,
+                    inverse: false,
+                    now,
+                })?;
+                Found {
+                    id: member.id,
+                    addr: member.addr,
+                    port: member.port,
+                    control: None,
+                }
+            }
+        };
         let dest = self.services.dest(dest_id)?;
         let tally = self.services.ledger().dest(dest_id)?;
         if self.services.ledger().is_large() {
@@ -54,6 +79,7 @@ impl<F: Frame> Worker<F> {
         let new = NewConn {
             dest: Some(dest_id),
             service: Some(id),
+            control,
             chooser: self.id,
             timeout: state::first_timeout(flags, signal, &self.timeouts, secure),
             hop_in: tally.hop().0,
@@ -68,12 +94,15 @@ impl<F: Frame> Worker<F> {
         tally.conn();
         tally.inactive(1);
         tally.refs(1);
-        self.services.charge(Load {
-            dest: dest_id,
-            active: 0,
-            inactive: 1,
-            bound: Some(true),
-        });
+        // What is kept by a template was charged with it.
+        if control.is_none() {
+            self.services.charge(Load {
+                dest: dest_id,
+                active: 0,
+                inactive: 1,
+                bound: Some(true),
+            });
+        }
         self.services.foresee_pick(id);
         if self.services.ledger().is_large() {
             // The way has come by now.
@@ -83,6 +112,40 @@ impl<F: Frame> Worker<F> {
         }
         // There is room, as was seen above.
         A::table_mut(self).insert_late(now.tick(), &new, hash).ok()
+    }
+
+    /// The dest that a client of a persistent service keeps, or that is picked for it now. It is charged with the connection,
+    /// and so is its template. `None` where another worker has to say, or nothing can be had.
+    fn keep<A: Tables<F>>(&mut self, now: Time, id: ServiceId, key: &Key<A>) -> Option<Found> {
+        let ask = Ask {
+            service: id,
+            proto: key.proto,
+            client: A::to_ip(key.caddr),
+            cport: key.cport,
+            vaddr: A::to_ip(key.vaddr),
+            vport: key.vport,
+            call_id: None,
+            inverse: false,
+            server: None,
+        };
+        let service = self.services.get(id)?;
+        // Room for a template and for the connection.
+        if self.conns_left() < 2 || self.chooser_of(service, &ask) != self.id {
+            return None;
+        }
+        let Decision::Made(Choice::Dest { id, control, .. }) = self.choose(now, &ask) else {
+            return None;
+        };
+        let spec = &self.services.dest(id)?.spec;
+        Some(Found {
+            id,
+            addr: spec.addr,
+            port: spec.port,
+            control: control.map(|at| Control {
+                worker: at.worker,
+                id: at.id,
+            }),
+        })
     }
 
     /// Whether a connection of this key may begin with this packet as far as it is not for its service to say, and nothing is
@@ -114,7 +177,6 @@ mod tests {
     use crate::settings::Settings;
     use crate::spec::{service_flags, Forward, SchedKind};
     use crate::testing::{mac, Rig};
-    use crate::types::DestId;
 
     /// Services of most kinds, with the dests of each. `by_mark`: there is a rule for marks, if one that fits no packet, so
     /// that all packets go the ordinary way.
@@ -158,6 +220,9 @@ mod tests {
                 spec.sched = Some(sched);
                 spec.flags = match number {
                     1 | 6 => service_flags::PERSISTENT,
+                    // Each of them with persistence in one family only.
+                    0 | 2 if n == 0 => service_flags::PERSISTENT,
+                    3 | 4 if n == 1 => service_flags::PERSISTENT,
                     5 if n == 1 => service_flags::ONE_PACKET,
                     _ => 0,
                 };

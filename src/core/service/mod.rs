@@ -38,7 +38,8 @@ pub struct Service {
     tracked: bool,
     /// The worker that schedules for all and counts all connections, where that is so and it is another one.
     pub counted_at: Option<WorkerId>,
-    /// Its port, if it has one and a connection to it needs nothing but one of its dests, picked and counted here.
+    /// Its port, if it has one and a connection to it needs nothing but one of its dests, picked and counted here, or kept by
+    /// the client's address.
     pub plain_port: Option<u16>,
     /// Its dests that were taken out and are still known.
     left: GrowMap<DestId, ()>,
@@ -52,8 +53,8 @@ impl Service {
 
     /// Finds out [`Service::plain_port`] anew.
     fn see_whether_plain(&mut self) {
-        let unusual = service_flags::PERSISTENT | service_flags::ONE_PACKET;
-        let plain = self.spec.flags & unusual == 0 && self.counted_at.is_none();
+        let usual = self.spec.flags & service_flags::ONE_PACKET == 0 && !self.spec.pe_sip;
+        let plain = usual && self.counted_at.is_none();
         self.plain_port = Some(self.port()).filter(|port| plain && *port != 0);
     }
 

@@ -197,12 +197,12 @@ int main(int argc, char **argv)
 		die("wants FLOWS");
 	flows = (uint32_t)strtoul(argv[used + 1], NULL, 10);
 	clients = calloc(flows, sizeof(*clients));
-	pool = rte_pktmbuf_pool_create("pool", 65535, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, 0);
+	pool = rte_pktmbuf_pool_create("pool", 131071, 256, 0, RTE_MBUF_DEFAULT_BUF_SIZE, 0);
 	if (flows == 0 || clients == NULL || pool == NULL)
 		die("not enough memory");
 	if (rte_eth_dev_configure(0, 1, 1, &conf) != 0 ||
-	    rte_eth_rx_queue_setup(0, 0, 8192, 0, NULL, pool) != 0 ||
-	    rte_eth_tx_queue_setup(0, 0, 8192, 0, NULL) != 0 || rte_eth_dev_start(0) != 0)
+	    rte_eth_rx_queue_setup(0, 0, 16384, 0, NULL, pool) != 0 ||
+	    rte_eth_tx_queue_setup(0, 0, 16384, 0, NULL) != 0 || rte_eth_dev_start(0) != 0)
 		die("the port does not start");
 	lay_out();
 	printf("ready\n");

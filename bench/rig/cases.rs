@@ -209,6 +209,14 @@ impl Case {
         }
     }
 
+    /// The workers' cores: one has the second, the first being everything else's.
+    pub fn cores(&self) -> &'static [u8] {
+        match self.workers() {
+            1 => &[1],
+            _ => &[0, 1],
+        }
+    }
+
     /// Whether packets arrive at another worker than their owner.
     pub fn hands_over(&self) -> bool {
         self.two == Some(Two::HandOver)

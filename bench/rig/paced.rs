@@ -88,10 +88,10 @@ impl Link {
         let socket = socket.display();
         let input = Input {
             device: format!(
-                "net_memif0,role=client,rsize=13,mac=02:70:63:61:70:00,socket={socket},socket-abstract=no"
+                "net_memif0,role=client,rsize=14,mac=02:70:63:61:70:00,socket={socket},socket-abstract=no"
             ),
             queues: 1,
-            packets: 49_152,
+            packets: 98_304,
             mbuf_size: 2048,
         };
         let mut args = input.eal(options.no_huge);
@@ -102,7 +102,7 @@ impl Link {
                 "--lcores=0@0",
                 &format!("--file-prefix=generator-{name}-{}", std::process::id()),
                 "--vdev",
-                &format!("net_memif0,role=server,rsize=13,socket={socket},socket-abstract=no"),
+                &format!("net_memif0,role=server,rsize=14,socket={socket},socket-abstract=no"),
                 "--",
                 &FLOWS.to_string(),
             ]

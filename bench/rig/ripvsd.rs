@@ -191,11 +191,11 @@ fn configuration(case: &Case, input: &Input, eal: &[String], socket: &Path) -> S
         true => "\"2001:db8:18::fe/64\", \"2001:db8:10::fffe/64\"",
     };
     let mut text = format!(
-        "workers = {}\nidle = \"poll\"\nconnections = {}\nmbufs = {}\nmbuf_size = {}\nsocket = \"{}\"\n\
+        "cores = {:?}\nidle = \"poll\"\nconnections = {}\nmbufs = {}\nmbuf_size = {}\nsocket = \"{}\"\n\
          [sysctl]\nsloppy_tcp = 1\n[eal]\nargs = {:?}\n\
          [[port]]\nname = \"eth0\"\ndevice = \"{}\"\nrx_queues = {}\ntx_queues = {}\naddresses = [{addresses}]\n\
          [[route]]\nprefix = \"{}\"\nvia = \"{}\"\n",
-        case.workers(),
+        case.cores(),
         case.connections(),
         input.mbufs(),
         input.mbuf_size,

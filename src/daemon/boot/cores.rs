@@ -4,30 +4,46 @@ use core_affinity::CoreId;
 
 use crate::config::{Config, Idle, Workers};
 
-/// The cores that this process may use, ascending.
+/// The cores that the kernel would run this process on, ascending. Those set apart by `isolcpus=` are not among them.
 pub fn usable() -> Vec<CoreId> {
     let mut cores = core_affinity::get_core_ids().unwrap_or_default();
     cores.sort();
     cores
 }
 
-/// A core, or none to be pinned to, for each worker.
+/// The most cores that the kernel's masks can name here.
+const MOST: usize = 1024;
+
+/// Whether a thread can be pinned to a core: it is there, online, and within what the container allows.
+pub fn takes_threads(core: CoreId) -> bool {
+    let pin = move || core_affinity::set_for_current(core);
+    core.id < MOST && std::thread::spawn(pin).join().unwrap_or(false)
+}
+
+/// A core, or none to be pinned to, for each worker. Asked for by number it may be any that `takes_threads`.
 ///
 /// # Errors
 /// A core is asked for that is not there; in words.
-pub fn for_workers(config: &Config, usable: &[CoreId]) -> Result<Vec<Option<CoreId>>, String> {
+pub fn for_workers(
+    config: &Config,
+    usable: &[CoreId],
+    takes_threads: impl Fn(CoreId) -> bool,
+) -> Result<Vec<Option<CoreId>>, String> {
     match &config.workers {
         Workers::Cores(wanted) => wanted
             .value
             .iter()
             .map(|id| {
-                let core = usable.iter().find(|core| core.id == usize::from(*id));
-                core.map(|core| Some(*core)).ok_or_else(|| {
-                    format!(
-                        "core {id} is not among those that ripvsd may use: {}",
+                let core = CoreId {
+                    id: usize::from(*id),
+                };
+                match takes_threads(core) {
+                    true => Ok(Some(core)),
+                    false => Err(format!(
+                        "no thread can be pinned to core {id}; without being told ripvsd runs on {}",
                         list(usable)
-                    )
-                })
+                    )),
+                }
             })
             .collect(),
         // The first core is left to the control thread and everybody else.
@@ -65,7 +81,7 @@ mod tests {
     fn cores(text: &str, usable: &[usize]) -> Result<Vec<Option<usize>>, String> {
         let config = config::from_text("", text, &Options::default()).unwrap();
         let usable: Vec<CoreId> = usable.iter().map(|id| CoreId { id: *id }).collect();
-        let chosen = for_workers(&config, &usable)?;
+        let chosen = for_workers(&config, &usable, |core| core.id < 4)?;
         Ok(chosen
             .into_iter()
             .map(|core| core.map(|core| core.id))
@@ -89,6 +105,13 @@ mod tests {
             cores("workers = 3\nidle = \"poll\"", &[0, 1]),
             Ok(vec![None; 3])
         );
+    }
+
+    #[test]
+    fn a_core_that_the_kernel_leaves_alone_is_taken_where_it_is_named() {
+        assert_eq!(cores("cores = [3]", &[0, 1]), Ok(vec![Some(3)]));
+        assert!(usable().into_iter().all(takes_threads));
+        assert!(!takes_threads(CoreId { id: MOST }));
     }
 
     #[test]

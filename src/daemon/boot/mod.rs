@@ -49,7 +49,7 @@ pub fn run(config: &Config, source: Source) -> Result<(), String> {
     )
     .map_err(|error| error.to_string())?;
     environment::check_rights(config)?;
-    let cores = cores::for_workers(config, &cores::usable())?;
+    let cores = cores::for_workers(config, &cores::usable(), cores::takes_threads)?;
     // The drivers' signals are for the workers.
     Eal::shield_thread();
     let eal = Eal::init(&environment::eal_arguments(config)).map_err(|error| error.to_string())?;

@@ -37,6 +37,9 @@ const UNUSUAL: Flags = Flags::ONE_PACKET
     .with(Flags::IN_SEQ)
     .with(Flags::OUT_SEQ);
 
+/// Packets of a burst for whose counters is asked together, where that pays: as many as take about as long as memory does.
+const PIECE: usize = 8;
+
 /// What the packet is to its connection. `None` for a SYN, which may begin another one, unless it is the `FIRST`.
 #[inline(always)]
 fn signal<A: Plain, const FIRST: bool>(ip: &[u8], protocol: u8) -> Option<Signal> {
@@ -127,13 +130,46 @@ impl<F: Frame> Worker<F> {
             tick: now.tick(),
             disturbed: false,
         };
-        let (mut frames, mut left) = (frames.drain(..), glances.as_slice());
+        let mut frames = frames.drain(..);
+        // Where there are many dests, each piece's counters are asked for while the one before is dealt with: by then its
+        // records have come, which say whose counters they are.
+        let many = self.services.ledger().is_large();
+        let mut pieces = glances.chunks(if many { PIECE } else { usize::MAX });
+        let mut next = pieces.next().unwrap_or_default();
+        if many {
+            self.foresee_tallies(next);
+        }
+        while !next.is_empty() {
+            let piece = std::mem::replace(&mut next, pieces.next().unwrap_or_default());
+            if many {
+                self.foresee_tallies(next);
+            }
+            self.take_piece(&mut moment, (port, fresh), &mut frames, piece, io);
+        }
+        drop(frames);
+        self.glances = glances;
+        self.sums.end(&self.total);
+        for worker in 0..self.over.len() {
+            self.hand_over_burst(WorkerId(worker as u16));
+        }
+    }
+
+    /// Takes the frames of some glances.
+    #[inline(always)]
+    fn take_piece(
+        &mut self,
+        moment: &mut Moment,
+        (port, fresh): (PortId, bool),
+        frames: &mut Drain<'_, F>,
+        mut left: &[Glance],
+        io: &mut impl Io<F>,
+    ) {
         while let Some(glance) = left.first() {
             let (taken, unusual) = match glance.way {
-                Way::In4 => self.run::<V4, true>(&mut moment, &mut frames, left, io),
-                Way::Out4 => self.run::<V4, false>(&mut moment, &mut frames, left, io),
-                Way::In6 => self.run::<V6, true>(&mut moment, &mut frames, left, io),
-                Way::Out6 => self.run::<V6, false>(&mut moment, &mut frames, left, io),
+                Way::In4 => self.run::<V4, true>(moment, frames, left, io),
+                Way::Out4 => self.run::<V4, false>(moment, frames, left, io),
+                Way::In6 => self.run::<V6, true>(moment, frames, left, io),
+                Way::Out6 => self.run::<V6, false>(moment, frames, left, io),
                 Way::Ordinary => (1, frames.next()),
                 Way::Over => {
                     self.put_over(glance.owner, frames.next());
@@ -144,16 +180,10 @@ impl<F: Frame> Worker<F> {
             left = rest;
             if let Some(frame) = unusual {
                 let hash = |local| done.last().map_or(0, |glance| glance.hash(local));
-                self.ordinary(now, port, frame, (fresh, hash), io);
+                self.ordinary(moment.now, port, frame, (fresh, hash), io);
                 self.hops.look_again();
                 moment.disturbed = true;
             }
-        }
-        drop(frames);
-        self.glances = glances;
-        self.sums.end(&self.total);
-        for worker in 0..self.over.len() {
-            self.hand_over_burst(WorkerId(worker as u16));
         }
     }
 

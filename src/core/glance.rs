@@ -134,9 +134,6 @@ impl<F: Frame> Worker<F> {
             self.glance_all::<false>(lane, frames, glances);
         }
         self.suggest(glances);
-        if self.services.ledger().is_large() {
-            self.foresee_tallies(glances);
-        }
     }
 
     /// What is the same for all frames from a port, where packets may take this way at all.
@@ -282,7 +279,7 @@ impl<F: Frame> Worker<F> {
 
     /// Asks for the memory where packets will be counted.
     #[inline(never)]
-    fn foresee_tallies(&self, glances: &[Glance]) {
+    pub(crate) fn foresee_tallies(&self, glances: &[Glance]) {
         let ledger = self.services.ledger();
         for glance in glances {
             let dest = match glance.way {

@@ -20,15 +20,13 @@ use crate::family::{V4, V6};
 use crate::glance::{Glance, Way};
 use crate::hop::HopNumber;
 use crate::ledger::Sums;
-use crate::message::{Frames, Msg};
 use crate::plain::{Parts, Plain, Rules};
 use crate::rewrite::{translate_ip, End, Side};
 use crate::spec::Forward;
 use crate::state::{self, Direction, Signal, Step};
 use crate::tally::Tally;
 use crate::tunnel::{InIp, Wrapping};
-use crate::types::{proto, Tick, Time, WorkerId};
-use crate::verdict::Held;
+use crate::types::{proto, Tick, Time};
 use crate::worker::{Io, Tables, Worker};
 
 /// Records with any of these flags are not for this way.
@@ -98,22 +96,8 @@ impl<F: Frame> Worker<F> {
         self.flush(io);
     }
 
-    /// Takes frames that another worker found to be this one's.
-    pub(crate) fn take_handed(
-        &mut self,
-        now: Time,
-        port: PortId,
-        handed: Frames<F>,
-        io: &mut impl Io<F>,
-    ) {
-        let mut frames = std::mem::take(&mut self.taken);
-        frames.extend(handed);
-        self.take(now, port, false, &mut frames, io);
-        self.taken = frames;
-    }
-
     /// Takes frames. `fresh`: nobody has asked yet which worker they are for.
-    fn take(
+    pub(crate) fn take(
         &mut self,
         now: Time,
         port: PortId,
@@ -124,7 +108,14 @@ impl<F: Frame> Worker<F> {
         self.hops.note_time(now);
         self.over_port = port;
         let mut glances = std::mem::take(&mut self.glances);
-        self.foresee(port, fresh, frames, &mut glances);
+        // What is to an address of services that are gone is for `input.rs` to judge.
+        let shared = fresh && self.workers > 1 && !self.services.any_outlived();
+        self.foresee(port, shared, frames, &mut glances);
+        if shared {
+            self.part(frames, &mut glances);
+            self.ask(&glances);
+        }
+        self.suggest(&mut glances);
         let mut moment = Moment {
             now,
             tick: now.tick(),
@@ -149,9 +140,7 @@ impl<F: Frame> Worker<F> {
         drop(frames);
         self.glances = glances;
         self.sums.end(&self.total);
-        for worker in 0..self.over.len() {
-            self.hand_over_burst(WorkerId(worker as u16));
-        }
+        self.hand_over_all();
     }
 
     /// Takes the frames of some glances.
@@ -184,27 +173,6 @@ impl<F: Frame> Worker<F> {
                 self.hops.look_again();
                 moment.disturbed = true;
             }
-        }
-    }
-
-    /// Lays a frame beside those that the same worker gets.
-    fn put_over(&mut self, owner: WorkerId, frame: Option<F>) {
-        let Some(place) = self.over.get_mut(usize::from(owner.0)) else {
-            return;
-        };
-        self.net.counters.hold(Held::Ring);
-        place.extend(frame);
-        if place.is_full() {
-            self.hand_over_burst(owner);
-        }
-    }
-
-    /// Hands over what was laid aside for a worker, which must be before anything else that goes there.
-    pub(crate) fn hand_over_burst(&mut self, owner: WorkerId) {
-        let place = self.over.get_mut(usize::from(owner.0));
-        if let Some(place) = place.filter(|place| !place.is_empty()) {
-            let (port, frames) = (self.over_port, std::mem::take(place));
-            self.post(owner, Msg::Burst { port, frames });
         }
     }
 

@@ -22,6 +22,7 @@
 static const uint32_t SHIM_DPDK_RELEASE = RTE_VER_YEAR * 100 + RTE_VER_MONTH;
 
 /* Where the mbuf's fields are, in bytes. */
+static const size_t SHIM_MBUF_SIZE = sizeof(struct rte_mbuf);
 static const size_t SHIM_MBUF_BUF_ADDR = offsetof(struct rte_mbuf, buf_addr);
 static const size_t SHIM_MBUF_DATA_OFF = offsetof(struct rte_mbuf, data_off);
 static const size_t SHIM_MBUF_REFCNT = offsetof(struct rte_mbuf, refcnt);

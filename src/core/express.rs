@@ -20,15 +20,13 @@ use crate::family::{V4, V6};
 use crate::glance::{Glance, Way};
 use crate::hop::HopNumber;
 use crate::ledger::Sums;
-use crate::message::{Frames, Msg};
 use crate::plain::{Parts, Plain, Rules};
 use crate::rewrite::{translate_ip, End, Side};
 use crate::spec::Forward;
 use crate::state::{self, Direction, Signal, Step};
 use crate::tally::Tally;
 use crate::tunnel::{InIp, Wrapping};
-use crate::types::{proto, Tick, Time, WorkerId};
-use crate::verdict::Held;
+use crate::types::{proto, Tick, Time};
 use crate::worker::{Io, Tables, Worker};
 
 /// Records with any of these flags are not for this way.
@@ -36,6 +34,9 @@ const UNUSUAL: Flags = Flags::ONE_PACKET
     .with(Flags::APP)
     .with(Flags::IN_SEQ)
     .with(Flags::OUT_SEQ);
+
+/// Packets of a burst for whose counters is asked together, where that pays: as many as take about as long as memory does.
+const PIECE: usize = 8;
 
 /// What the packet is to its connection. `None` for a SYN, which may begin another one, unless it is the `FIRST`.
 #[inline(always)]
@@ -95,22 +96,8 @@ impl<F: Frame> Worker<F> {
         self.flush(io);
     }
 
-    /// Takes frames that another worker found to be this one's.
-    pub(crate) fn take_handed(
-        &mut self,
-        now: Time,
-        port: PortId,
-        handed: Frames<F>,
-        io: &mut impl Io<F>,
-    ) {
-        let mut frames = std::mem::take(&mut self.taken);
-        frames.extend(handed);
-        self.take(now, port, false, &mut frames, io);
-        self.taken = frames;
-    }
-
     /// Takes frames. `fresh`: nobody has asked yet which worker they are for.
-    fn take(
+    pub(crate) fn take(
         &mut self,
         now: Time,
         port: PortId,
@@ -121,19 +108,57 @@ impl<F: Frame> Worker<F> {
         self.hops.note_time(now);
         self.over_port = port;
         let mut glances = std::mem::take(&mut self.glances);
-        self.foresee(port, fresh, frames, &mut glances);
+        // What is to an address of services that are gone is for `input.rs` to judge.
+        let shared = fresh && self.workers > 1 && !self.services.any_outlived();
+        self.foresee(port, shared, frames, &mut glances);
+        if shared {
+            self.part(frames, &mut glances);
+            self.ask(&glances);
+        }
+        self.suggest(&mut glances);
         let mut moment = Moment {
             now,
             tick: now.tick(),
             disturbed: false,
         };
-        let (mut frames, mut left) = (frames.drain(..), glances.as_slice());
+        let mut frames = frames.drain(..);
+        // Where there are many dests, each piece's counters are asked for while the one before is dealt with: by then its
+        // records have come, which say whose counters they are.
+        let many = self.services.ledger().is_large();
+        let mut pieces = glances.chunks(if many { PIECE } else { usize::MAX });
+        let mut next = pieces.next().unwrap_or_default();
+        if many {
+            self.foresee_tallies(next);
+        }
+        while !next.is_empty() {
+            let piece = std::mem::replace(&mut next, pieces.next().unwrap_or_default());
+            if many {
+                self.foresee_tallies(next);
+            }
+            self.take_piece(&mut moment, (port, fresh), &mut frames, piece, io);
+        }
+        drop(frames);
+        self.glances = glances;
+        self.sums.end(&self.total);
+        self.hand_over_all();
+    }
+
+    /// Takes the frames of some glances.
+    #[inline(always)]
+    fn take_piece(
+        &mut self,
+        moment: &mut Moment,
+        (port, fresh): (PortId, bool),
+        frames: &mut Drain<'_, F>,
+        mut left: &[Glance],
+        io: &mut impl Io<F>,
+    ) {
         while let Some(glance) = left.first() {
             let (taken, unusual) = match glance.way {
-                Way::In4 => self.run::<V4, true>(&mut moment, &mut frames, left, io),
-                Way::Out4 => self.run::<V4, false>(&mut moment, &mut frames, left, io),
-                Way::In6 => self.run::<V6, true>(&mut moment, &mut frames, left, io),
-                Way::Out6 => self.run::<V6, false>(&mut moment, &mut frames, left, io),
+                Way::In4 => self.run::<V4, true>(moment, frames, left, io),
+                Way::Out4 => self.run::<V4, false>(moment, frames, left, io),
+                Way::In6 => self.run::<V6, true>(moment, frames, left, io),
+                Way::Out6 => self.run::<V6, false>(moment, frames, left, io),
                 Way::Ordinary => (1, frames.next()),
                 Way::Over => {
                     self.put_over(glance.owner, frames.next());
@@ -144,37 +169,10 @@ impl<F: Frame> Worker<F> {
             left = rest;
             if let Some(frame) = unusual {
                 let hash = |local| done.last().map_or(0, |glance| glance.hash(local));
-                self.ordinary(now, port, frame, (fresh, hash), io);
+                self.ordinary(moment.now, port, frame, (fresh, hash), io);
                 self.hops.look_again();
                 moment.disturbed = true;
             }
-        }
-        drop(frames);
-        self.glances = glances;
-        self.sums.end(&self.total);
-        for worker in 0..self.over.len() {
-            self.hand_over_burst(WorkerId(worker as u16));
-        }
-    }
-
-    /// Lays a frame beside those that the same worker gets.
-    fn put_over(&mut self, owner: WorkerId, frame: Option<F>) {
-        let Some(place) = self.over.get_mut(usize::from(owner.0)) else {
-            return;
-        };
-        self.net.counters.hold(Held::Ring);
-        place.extend(frame);
-        if place.is_full() {
-            self.hand_over_burst(owner);
-        }
-    }
-
-    /// Hands over what was laid aside for a worker, which must be before anything else that goes there.
-    pub(crate) fn hand_over_burst(&mut self, owner: WorkerId) {
-        let place = self.over.get_mut(usize::from(owner.0));
-        if let Some(place) = place.filter(|place| !place.is_empty()) {
-            let (port, frames) = (self.over_port, std::mem::take(place));
-            self.post(owner, Msg::Burst { port, frames });
         }
     }
 

@@ -112,13 +112,13 @@ struct Lane {
 }
 
 impl<F: Frame> Worker<F> {
-    /// Looks at all frames of a burst from a port, and asks for the memory that their packets will need. `fresh`: nobody has
-    /// asked yet which worker they are for.
+    /// Looks at all frames of a burst from a port, and asks for the memory where their connections are found. `shared`: they
+    /// may be another worker's, so that it is asked for by [`Worker::ask`] when those are out of the way.
     #[inline(never)]
     pub(crate) fn foresee(
         &self,
         port: PortId,
-        fresh: bool,
+        shared: bool,
         frames: &[F],
         glances: &mut Vec<Glance>,
     ) {
@@ -127,15 +127,10 @@ impl<F: Frame> Worker<F> {
         let Some(lane) = self.lane(port) else {
             return;
         };
-        // What is to an address of services that are gone is for `input.rs` to judge.
-        if fresh && self.workers > 1 && !self.services.any_outlived() {
+        if shared {
             self.glance_all::<true>(lane, frames, glances);
         } else {
             self.glance_all::<false>(lane, frames, glances);
-        }
-        self.suggest(glances);
-        if self.services.ledger().is_large() {
-            self.foresee_tallies(glances);
         }
     }
 
@@ -246,31 +241,45 @@ impl<F: Frame> Worker<F> {
         let virt = *last == to
             || self.net.vip_hints().may_have(A::words(to))
                 && (!SHARED || self.net.is_vip(A::to_ip(to)));
-        if SHARED {
-            let (client, port) = match virt {
-                true => A::source(start),
-                false => A::destination(start),
-            };
-            let owner = self.owners.of_client(A::to_ip(client), port);
-            if owner != self.id {
-                (glance.way, glance.owner) = (Way::Over, owner);
-                return Some(());
-            }
-        }
         let (way, hash) = if virt {
             *last = to;
             (A::IN, table.hash_of(&A::request(start)))
         } else {
             (A::OUT, table.hash_of(&A::answer(start)))
         };
-        table.prefetch_index(hash);
         (glance.way, glance.l3, glance.hash) = (way, l3 as u8, hash);
+        if SHARED {
+            let (client, port) = match virt {
+                true => A::source(start),
+                false => A::destination(start),
+            };
+            glance.owner = self.owners.of_client(A::to_ip(client), port);
+            // Nobody can foresee whose it is: nothing is skipped by it, so that the processor need not guess.
+            glance.way = match glance.owner == self.id {
+                true => way,
+                false => Way::Over,
+            };
+        } else {
+            table.prefetch_index(hash);
+        }
         Some(())
+    }
+
+    /// Asks for the memory where the connections of our own packets are found.
+    #[inline(never)]
+    pub(crate) fn ask(&self, glances: &[Glance]) {
+        for glance in glances {
+            match glance.way {
+                Way::In4 | Way::Out4 => self.conns4.prefetch_index(glance.hash),
+                Way::In6 | Way::Out6 => self.conns6.prefetch_index(glance.hash),
+                Way::Ordinary | Way::Over => {}
+            }
+        }
     }
 
     /// Asks for the records of the connections that the index suggests.
     #[inline(never)]
-    fn suggest(&self, glances: &mut [Glance]) {
+    pub(crate) fn suggest(&self, glances: &mut [Glance]) {
         for glance in glances {
             glance.found = match glance.way {
                 Way::In4 | Way::Out4 => self.conns4.suggest(glance.hash),
@@ -282,7 +291,7 @@ impl<F: Frame> Worker<F> {
 
     /// Asks for the memory where packets will be counted.
     #[inline(never)]
-    fn foresee_tallies(&self, glances: &[Glance]) {
+    pub(crate) fn foresee_tallies(&self, glances: &[Glance]) {
         let ledger = self.services.ledger();
         for glance in glances {
             let dest = match glance.way {

@@ -137,7 +137,45 @@ impl Sums {
 
 #[cfg(test)]
 mod tests {
+    use ripvs_packet::memory::MemFrame;
+    use ripvs_packet::testing::build::{ethernet, Ip};
+
     use super::*;
+    use crate::spec::{Forward, SchedKind};
+    use crate::testing::{mac, Rig};
+    use crate::types::proto;
+
+    #[test]
+    fn with_many_dests_each_packet_of_a_burst_is_counted_at_its_own() {
+        let mut rig = Rig::new(1);
+        let service = rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Rr);
+        let dest = |n| rig.dest(service, "10.0.0.11", 1000 + n, Forward::Route);
+        let dests: Vec<DestId> = (0..MANY as u16 + 1).map(dest).collect();
+        let burst = |clients: std::ops::Range<u16>| {
+            let frame = |client| {
+                let header = Ip::new(
+                    "198.18.0.1".parse().unwrap(),
+                    "192.0.2.100".parse().unwrap(),
+                );
+                let packet = header.udp((client, 53), &[7; 18]);
+                MemFrame::new(&ethernet(mac(0), [2, 0, 0, 0, 9, 9], &packet))
+            };
+            clients.map(frame).collect()
+        };
+        // First packets, then those of known connections, then some of each.
+        for (clients, wanted) in [
+            (1001..1021, (20, 20, 1)),
+            (1001..1021, (20, 40, 2)),
+            (1011..1031, (30, 60, 3)),
+        ] {
+            assert_eq!(rig.send_burst(0, burst(clients)).len(), 20);
+            let tallies = dests.iter().map(|dest| rig.tally(*dest));
+            let packets: Vec<u64> = tallies.map(|tally| tally.in_packets).collect();
+            let used = packets.iter().filter(|packets| **packets > 0).count();
+            let most = packets.iter().copied().max().unwrap_or(0);
+            assert_eq!((used, packets.iter().sum::<u64>(), most), wanted);
+        }
+    }
 
     #[test]
     fn an_account_is_the_same_line_for_both_and_begins_from_nought() {

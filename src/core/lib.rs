@@ -28,6 +28,7 @@ pub mod message;
 pub mod net;
 mod options;
 mod outgoing;
+mod over;
 mod own;
 mod owner;
 mod packet;

@@ -37,7 +37,10 @@ pub struct Parcel<F> {
 }
 
 /// Frames that one worker found to be another's in a burst of its own, by their headers alone.
-pub type Frames<F> = ArrayVec<F, 32>;
+pub type Frames<F> = ArrayVec<F, TOGETHER>;
+
+/// Most frames that are handed over together.
+pub(crate) const TOGETHER: usize = 32;
 
 /// The first packet of a connection, as the chooser of its service needs to know it.
 #[derive(Clone, Debug, PartialEq, Eq)]

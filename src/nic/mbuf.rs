@@ -93,6 +93,13 @@ impl Mbuf {
         self.0.prefetch_header();
     }
 
+    /// Fetches what is needed of a frame that another core had last into the cache: its own fields, and where nothing was
+    /// put before or taken from its front the first bytes, all at once.
+    #[inline]
+    pub fn prefetch_all(&self) {
+        self.0.prefetch_all();
+    }
+
     /// Fetches the first bytes of the frame into the cache.
     #[inline]
     pub fn prefetch_data(&self) {

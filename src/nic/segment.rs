@@ -9,6 +9,8 @@ use std::ptr::NonNull;
 
 use dpdk_sys::rte_mbuf;
 
+use crate::mempool::HEADROOM;
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 #[repr(transparent)]
 pub(crate) struct Segment(NonNull<rte_mbuf>);
@@ -131,6 +133,18 @@ impl Segment {
     #[inline(always)]
     pub(crate) fn prefetch_header(self) {
         prefetch(self.0.as_ptr().cast());
+    }
+
+    /// Fetches all of the mbuf's own fields and, since its pool has set it right behind them, most likely the start of the
+    /// frame as well, without a look at where that is.
+    #[inline(always)]
+    pub(crate) fn prefetch_all(self) {
+        const LINE: usize = 64;
+        let start = self.0.as_ptr().cast::<u8>();
+        for at in [0, LINE, dpdk_sys::SHIM_MBUF_SIZE + usize::from(HEADROOM)] {
+            // wrapping_add: as below.
+            prefetch(start.wrapping_add(at));
+        }
     }
 
     #[inline(always)]

@@ -6,17 +6,21 @@ const PLACES: usize = 1 << 18;
 /// From so many addresses on a wrong yes must be reckoned with.
 const CROWD: u32 = 64;
 
-/// How many of the addresses fall into each place.
+/// Which places addresses fall into.
 #[derive(Debug)]
 pub(crate) struct Hints {
-    places: Box<[u8]>,
+    /// A bit for each place, so that all are in the caches that are near.
+    taken: Box<[u64]>,
+    /// How many of the addresses fall into each, for changes.
+    counts: Box<[u8]>,
     len: u32,
 }
 
 impl Default for Hints {
     fn default() -> Hints {
         Hints {
-            places: vec![0; PLACES].into_boxed_slice(),
+            taken: vec![0; PLACES / 64].into_boxed_slice(),
+            counts: vec![0; PLACES].into_boxed_slice(),
             len: 0,
         }
     }
@@ -33,7 +37,9 @@ impl Hints {
     /// Whether the address may be one of them.
     #[inline(always)]
     pub fn may_have(&self, addr: (u64, u64)) -> bool {
-        self.places.get(place(addr)).is_some_and(|n| *n != 0)
+        let place = place(addr);
+        let word = self.taken.get(place / 64);
+        word.is_some_and(|word| word >> (place % 64) & 1 != 0)
     }
 
     /// Whether there are so many that [`Hints::may_have`] is wrong now and then.
@@ -44,17 +50,22 @@ impl Hints {
 
     /// Adds an address, which must not be there yet.
     pub fn add(&mut self, addr: (u64, u64)) {
-        let count = &mut self.places[place(addr)];
-        *count = count.saturating_add(1);
+        let place = place(addr);
+        self.counts[place] = self.counts[place].saturating_add(1);
+        self.taken[place / 64] |= 1 << (place % 64);
         self.len += 1;
     }
 
     /// Takes out an address, which must be there.
     pub fn remove(&mut self, addr: (u64, u64)) {
-        let count = &mut self.places[place(addr)];
+        let place = place(addr);
+        let count = &mut self.counts[place];
         // A count that ran over stays: how many there were is not known any more.
         if *count != u8::MAX {
             *count -= 1;
+        }
+        if *count == 0 {
+            self.taken[place / 64] &= !(1 << (place % 64));
         }
         self.len -= 1;
     }
@@ -92,7 +103,8 @@ mod tests {
             hints.remove(four(0x0a00_0000 + n));
             hints.remove(six(n));
         }
-        assert!(hints.places.iter().all(|n| *n == 0));
+        assert!(hints.counts.iter().all(|n| *n == 0));
+        assert!(hints.taken.iter().all(|word| *word == 0));
         assert!(!hints.crowded());
     }
 }

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::Arc;
 
 use crossbeam::queue::ArrayQueue;
+use crossbeam::utils::CachePadded;
 use ripvs_core::message::Msg;
 use ripvs_core::{Post, WorkerId};
 use ripvs_nic::{free_burst, Mbuf, Mempool, TxQueue};
@@ -22,8 +23,11 @@ const GATHER: usize = 256;
 /// A ring from one worker to another. It holds no more frames than messages: the pool has that many to spare.
 pub struct Ring<F = Mbuf> {
     messages: ArrayQueue<Msg<F>>,
-    /// What the messages in it weigh.
-    weight: AtomicUsize,
+    /// What all messages weighed that were put in, and what those taken out weighed when who puts in last looked: the
+    /// putting worker's alone.
+    put: CachePadded<(AtomicUsize, AtomicUsize)>,
+    /// What all messages weighed that were taken out, written by the taking worker alone.
+    taken: CachePadded<AtomicUsize>,
 }
 
 impl<F> Ring<F> {
@@ -31,7 +35,8 @@ impl<F> Ring<F> {
     pub fn new() -> Ring<F> {
         Ring {
             messages: ArrayQueue::new(RING),
-            weight: AtomicUsize::new(0),
+            put: CachePadded::default(),
+            taken: CachePadded::default(),
         }
     }
 
@@ -41,20 +46,27 @@ impl<F> Ring<F> {
     /// The message, where there is no room for it.
     #[allow(clippy::result_large_err)] // It is given back as it came.
     pub fn push(&self, msg: Msg<F>) -> Result<(), Msg<F>> {
-        let weight = weight(&msg);
-        if self.weight.load(Ordering::Relaxed) + weight > RING {
-            return Err(msg);
+        let (put, seen) = &*self.put;
+        let before = put.load(Ordering::Relaxed);
+        let after = before.wrapping_add(weight(&msg));
+        if after.wrapping_sub(seen.load(Ordering::Relaxed)) > RING {
+            // The other worker's line is read only where there might be no room.
+            seen.store(self.taken.load(Ordering::Relaxed), Ordering::Relaxed);
+            if after.wrapping_sub(seen.load(Ordering::Relaxed)) > RING {
+                return Err(msg);
+            }
         }
-        self.weight.fetch_add(weight, Ordering::Relaxed);
-        self.messages.push(msg).inspect_err(|_| {
-            self.weight.fetch_sub(weight, Ordering::Relaxed);
-        })
+        self.messages.push(msg)?;
+        put.store(after, Ordering::Relaxed);
+        Ok(())
     }
 
-    /// Takes the next message out.
+    /// Takes the next message out. One worker alone does that.
     pub fn pop(&self) -> Option<Msg<F>> {
         let msg = self.messages.pop()?;
-        self.weight.fetch_sub(weight(&msg), Ordering::Relaxed);
+        let taken = self.taken.load(Ordering::Relaxed);
+        self.taken
+            .store(taken.wrapping_add(weight(&msg)), Ordering::Relaxed);
         Some(msg)
     }
 
@@ -69,6 +81,15 @@ pub fn weight<F>(msg: &Msg<F>) -> usize {
     match msg {
         Msg::Burst { frames, .. } => frames.len().max(1),
         _ => 1,
+    }
+}
+
+/// Asks for the frames of a burst, which are in another core's cache: all at once, not one after the other as they are read.
+pub fn prefetch(msg: &Msg<Mbuf>) {
+    if let Msg::Burst { frames, .. } = msg {
+        for frame in frames {
+            frame.prefetch_all();
+        }
     }
 }
 
@@ -291,5 +312,16 @@ mod tests {
         assert!(ring.push(burst(1)).is_err());
         while ring.pop().is_some() {}
         assert!(ring.is_empty() && ring.push(burst(32)).is_ok());
+    }
+
+    #[test]
+    fn a_ring_s_room_comes_back_however_often_it_was_full() {
+        let ring = Ring::new();
+        for _ in 0..10 {
+            let put = (0..2 * RING).take_while(|_| ring.push(burst(3)).is_ok());
+            assert_eq!(put.count(), RING / 3);
+            let taken = (0..).take_while(|_| ring.pop().is_some());
+            assert_eq!(taken.count(), RING / 3);
+        }
     }
 }

@@ -313,6 +313,7 @@ impl Running {
                 let Some(msg) = ring.pop() else { break };
                 any = true;
                 done += io::weight(&msg);
+                io::prefetch(&msg);
                 self.worker.deliver(now, msg, &mut self.io);
             }
         }

@@ -201,7 +201,7 @@ impl<F: Frame> Worker<F> {
             };
             let Err(frame) = passed else { continue };
             let passed = if IN && self.net.vip_hints().crowded() {
-                moment.disturbed |= A::table_mut(self).admit_late();
+                moment.disturbed |= A::table_mut(self).settle_late();
                 self.answer_after_all::<A>(moment, glance, frame, io)
             } else {
                 Err(frame)
@@ -212,7 +212,7 @@ impl<F: Frame> Worker<F> {
             }
         }
         if IN {
-            burst.disturbed = moment.disturbed | A::table_mut(self).admit_late();
+            burst.disturbed = moment.disturbed | A::table_mut(self).settle_late();
         }
         (glances.len() - left.len(), unusual)
     }

@@ -133,6 +133,11 @@ impl<F: Frame> Worker<F> {
         if self.conns_left() < 2 || self.chooser_of(service, &ask) != self.id {
             return None;
         }
+        // A template may lead to a dest of weight 0. Should the packet go the ordinary way after all, its connection would be
+        // taken for an older one there, which is to be begun anew.
+        if self.settings.expire_nodest_conn != 0 {
+            return None;
+        }
         let Decision::Made(Choice::Dest { id, control, .. }) = self.choose(now, &ask) else {
             return None;
         };
@@ -169,6 +174,7 @@ impl<F: Frame> Worker<F> {
 #[cfg(test)]
 mod tests {
     use ripvs_packet::memory::MemFrame;
+    use ripvs_packet::testing::build::{ethernet, Ip};
     use ripvs_packet::testing::{Fuzz, World};
 
     use super::*;
@@ -321,6 +327,104 @@ mod tests {
                 }
                 assert!(begun > 1000, "{begun}");
             }
+        }
+    }
+
+    /// A first packet from a client to 192.0.2.100, or to another address of that network.
+    fn packet(protocol: u8, client: (&str, u16), to: (u8, u16)) -> Vec<u8> {
+        let header = Ip::new(client.0.parse().unwrap(), [192, 0, 2, to.0].into());
+        let packet = match protocol {
+            proto::TCP => header.tcp((client.1, to.1), 0x02, 1000, 0, &[]),
+            _ => header.udp((client.1, to.1), &[7; 18]),
+        };
+        ethernet(mac(0), [2, 0, 0, 0, 9, 9], &packet)
+    }
+
+    #[test]
+    fn a_first_packet_that_a_quiesced_dest_keeps_is_counted_once() {
+        let mut rig = Rig::new(1);
+        let service = rig.service_as(Rig::persistent(proto::TCP, "192.0.2.100", 80, 300));
+        let dest = rig.dest(service, "10.0.0.11", 80, Forward::Masq);
+        let syn = |port| packet(proto::TCP, ("198.18.0.1", port), (100, 80));
+        rig.send(0, &syn(1000));
+        rig.dest(service, "10.0.0.12", 80, Forward::Masq);
+        let mut quiet = Rig::dest_spec("10.0.0.11", 80, Forward::Masq);
+        quiet.weight = 0;
+        rig.apply(Delta::DestEdit {
+            id: dest,
+            spec: quiet.into(),
+        });
+        // This also has the ways be looked up again, which is for the ordinary way.
+        rig.apply(Delta::Settings(Settings {
+            expire_nodest_conn: 1,
+            ..Settings::default()
+        }));
+        rig.send(0, &syn(1001));
+        assert_eq!(rig.tally(dest).conns, 2);
+    }
+
+    #[test]
+    fn a_template_may_be_given_up_behind_a_connection_whose_replies_are_still_to_find_it() {
+        let mut rig = Rig::new(1);
+        let service = rig.service_as(Rig::persistent(proto::UDP, "192.0.2.100", 53, 300));
+        let one = rig.dest(service, "10.0.0.11", 53, Forward::Masq);
+        let plain = rig.service(proto::UDP, "192.0.2.100", 80, SchedKind::Rr);
+        rig.dest(plain, "10.0.0.13", 80, Forward::Masq);
+        let to = |client, port, vport| packet(proto::UDP, (client, port), (100, vport));
+        rig.send(0, &to("198.18.0.1", 1000, 53));
+        rig.dest(service, "10.0.0.12", 53, Forward::Masq);
+        rig.apply(Delta::DestRemove { id: one });
+        // The ways become known.
+        rig.send(0, &to("198.18.0.5", 1000, 80));
+        rig.send(0, &to("198.18.0.5", 1000, 53));
+        let burst = [to("198.18.0.2", 1000, 80), to("198.18.0.1", 1001, 53)];
+        let frames = burst.iter().map(|frame| MemFrame::new(frame)).collect();
+        assert_eq!(rig.send_burst(0, frames).len(), 2);
+    }
+
+    #[test]
+    fn a_reply_finds_the_newest_connection_of_its_burst_whatever_came_between() {
+        for (persistent, together) in [(false, false), (false, true), (true, false), (true, true)] {
+            let mut rig = Rig::new(1);
+            for vip in ["192.0.2.100", "192.0.2.101"] {
+                let service = rig.service(proto::UDP, vip, 80, SchedKind::Rr);
+                rig.dest(service, "10.0.0.11", 80, Forward::Masq);
+            }
+            let between = match persistent {
+                true => rig.service_as(Rig::persistent(proto::UDP, "192.0.2.100", 53, 300)),
+                false => rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Rr),
+            };
+            rig.dest(between, "10.0.0.12", 53, Forward::Route);
+            let reply = {
+                let header = Ip::new([10, 0, 0, 11].into(), [198, 18, 0, 1].into());
+                ethernet(
+                    mac(0),
+                    [2, 0, 0, 0, 9, 9],
+                    &header.udp((80, 1000), &[7; 18]),
+                )
+            };
+            let client = ("198.18.0.1", 1000);
+            let earlier = [
+                // The ways become known.
+                packet(proto::UDP, ("198.18.0.9", 1), (100, 53)),
+                packet(proto::UDP, ("198.18.0.9", 1), (101, 80)),
+                packet(proto::UDP, client, (100, 80)),
+                reply.clone(),
+            ];
+            for frame in &earlier {
+                rig.send(0, frame);
+            }
+            let burst = [
+                packet(proto::UDP, client, (101, 80)),
+                packet(proto::UDP, ("198.18.0.3", 1000), (100, 53)),
+                reply,
+            ];
+            let sent: Vec<_> = match together {
+                true => rig.send_burst(0, burst.iter().map(|f| MemFrame::new(f)).collect()),
+                false => burst.iter().flat_map(|frame| rig.send(0, frame)).collect(),
+            };
+            let source = &sent[2].1[26..30];
+            assert_eq!(source, [192, 0, 2, 101], "{persistent} {together}");
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct ConnTable<F: Family> {
     index: Index,
     /// Entries of NAT connections' replies that are still to be put into the index, oldest first, with their hashes.
     late: ArrayVec<(u32, u64), LATE>,
+    /// Whether any were put there since [`ConnTable::settle_late`] was asked the last time.
+    late_entered: bool,
     wheel: Wheel,
 }
 
@@ -85,6 +87,7 @@ impl<F: Family> ConnTable<F> {
             hash,
             index: Index::new(u64::from(limit) * F::INDEX_SLOTS_PERCENT / 100)?,
             late: ArrayVec::new(),
+            late_entered: false,
             wheel: Wheel::new(now)?,
         })
     }
@@ -323,14 +326,19 @@ impl<F: Family> ConnTable<F> {
     }
 
     /// Lets servers' replies find what [`Self::insert_late`] added. Due before anything is looked for or changed but by
-    /// clients' packets. Returns whether there was any.
+    /// clients' packets.
     #[inline(always)]
-    pub(crate) fn admit_late(&mut self) -> bool {
-        let any = !self.late.is_empty();
-        if any {
+    pub(crate) fn admit_late(&mut self) {
+        if !self.late.is_empty() {
             self.enter_late();
         }
-        any
+    }
+
+    /// The same. Returns whether there was any since the last time, so that what was suggested to a reply may be out of date.
+    #[inline(always)]
+    pub(crate) fn settle_late(&mut self) -> bool {
+        self.admit_late();
+        std::mem::take(&mut self.late_entered)
     }
 
     #[inline(never)]
@@ -340,6 +348,7 @@ impl<F: Family> ConnTable<F> {
             self.enter(entry, hash);
         }
         self.late.clear();
+        self.late_entered = true;
     }
 
     /// Takes a connection out, and returns what it was.
@@ -409,6 +418,7 @@ impl<F: Family> ConnTable<F> {
         };
         let mut ends = record.endpoints();
         change(&mut ends);
+        self.admit_late();
         self.leave(id.0);
         let record = &mut self.records[id.0 as usize];
         let open = record.has(Flags::NO_CPORT);

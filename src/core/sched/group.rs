@@ -195,4 +195,23 @@ mod tests {
             assert_eq!(group.pick(&key()).map(|m| m.id), Some(DestId(n)));
         }
     }
+
+    #[test]
+    fn a_staggered_worker_finds_the_last_of_sixteen() {
+        let kinds = [
+            SchedKind::Lc,
+            SchedKind::Wlc,
+            SchedKind::Lblc,
+            SchedKind::Lblcr,
+        ];
+        for kind in kinds {
+            let mut group = Group::new(Some(kind), 0, 1, 2);
+            (0..16).for_each(|n| group.add(member(n, 1)));
+            for n in 0..15 {
+                group.remove(DestId(n));
+            }
+            let picked = group.pick(&key()).map(|member| member.id);
+            assert_eq!(picked, Some(DestId(15)), "{kind:?}");
+        }
+    }
 }

@@ -292,7 +292,11 @@ impl<S: Sum> Tree<S> {
             }
             (low, high) = (first, last);
         }
-        sum
+        match low < high {
+            // The top block is in it as a whole.
+            true => S::join(&sum, &self.whole),
+            false => sum,
+        }
     }
 
     /// The next of the list after `cursor` (`None`: from its beginning) up to its end, for whom `has` holds. `has` must
@@ -473,6 +477,25 @@ mod tests {
                     assert_eq!(found, next.map(|i| list[i].0));
                     let Some(i) = next else { break };
                     (from, cursor) = (i + 1, found);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_range_of_slots_is_summed_whether_it_fills_blocks_or_not() {
+        for total in [1, 16, 17, 40, 256, 300] {
+            let mut pool = Pool::new();
+            (0..total).for_each(|n| drop(pool.add(member(n, 1))));
+            let tree: Tree<Order> = Tree::new(&pool);
+            for low in 0..=tree.span() {
+                for high in low..=tree.span() {
+                    let top = high.min(total as usize);
+                    let ends = (low < top).then(|| (top - 1, low));
+                    let ends =
+                        ends.map(|(first, last)| (Slot::from_index(first), Slot::from_index(last)));
+                    let sum = tree.range(low, high);
+                    assert_eq!(sum.first.zip(sum.last), ends, "{total}: {low} to {high}");
                 }
             }
         }

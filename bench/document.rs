@@ -56,6 +56,8 @@ const COLUMNS: [(&str, &[(&str, &str)]); 3] = [
             ("offered_pps", "packets/s"),
             ("offered", "offered"),
             ("lost", "lost"),
+            ("others_ms", "core with others, ms"),
+            ("host_ms", "with the host, ms"),
             ("p50_ns", "p50, ns"),
             ("p99_ns", "p99"),
             ("p999_ns", "p99.9"),

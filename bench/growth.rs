@@ -25,7 +25,17 @@ fn addr(first: u8, n: u32) -> IpAddr {
 /// Services with dests of all kinds, each at an address of its own, and a client's network for some of the addresses.
 fn changes(services: u32) -> impl Iterator<Item = Delta> {
     let mut ledger = Ledger::default();
-    let mut accounts = (0..services * DESTS).map(move |n| ledger.open(DestId(n)));
+    let dest = |n: u32| DestSpec {
+        addr: addr(11, n),
+        port: 80,
+        forward: [Forward::Masq, Forward::Tunnel, Forward::Route][n as usize % 3],
+        weight: 1,
+        upper: 0,
+        lower: 0,
+        tunnel: TunnelKind::Ipip,
+        tunnel_csum: TunnelCsum::None,
+    };
+    let mut accounts = (0..services * DESTS).map(move |n| ledger.open(DestId(n), &dest(n)));
     (0..services).flat_map(move |n| {
         let id = ServiceId(n);
         let spec = ServiceSpec {
@@ -50,16 +60,7 @@ fn changes(services: u32) -> impl Iterator<Item = Delta> {
         let dests = dests.map(move |(n, tally)| Delta::DestAdd {
             service: id,
             id: DestId(n),
-            spec: Arc::new(DestSpec {
-                addr: addr(11, n),
-                port: 80,
-                forward: [Forward::Masq, Forward::Tunnel, Forward::Route][n as usize % 3],
-                weight: 1,
-                upper: 0,
-                lower: 0,
-                tunnel: TunnelKind::Ipip,
-                tunnel_csum: TunnelCsum::None,
-            }),
+            spec: Arc::new(dest(n)),
             tally,
         });
         std::iter::once(service).chain(dests)

@@ -47,3 +47,12 @@ pub fn machine() -> String {
         kernel.trim()
     )
 }
+
+/// For how long the host had this processor otherwise engaged so far, in nanoseconds, in steps of ten milliseconds.
+pub fn stolen(core: usize) -> u64 {
+    let text = fs::read_to_string("/proc/stat").unwrap_or_default();
+    let name = format!("cpu{core} ");
+    let line = text.lines().find(|line| line.starts_with(&name));
+    let ticks = line.and_then(|line| line.split_whitespace().nth(8)?.parse::<u64>().ok());
+    ticks.unwrap_or(0) * 10_000_000
+}

@@ -172,6 +172,9 @@ fn forward(source: &mut Source, bench: &mut Bench, packets: usize) -> Result<f64
 /// # Errors
 /// Memory is short, or packets were not forwarded.
 pub fn run(options: &Options) -> Result<(), String> {
+    if options.rounds == 0 || options.packets == 0 || options.flows.contains(&0) {
+        return Err("rounds, packets and flows: at least 1 each".into());
+    }
     println!(
         "{:8} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}",
         "mode", "flows", "macswap", "ripvs", "added", "spread", "at best"

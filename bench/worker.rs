@@ -206,23 +206,24 @@ impl Bench {
             );
             let first = service * setup.dests;
             for n in 0..setup.dests {
-                let tally = self.ledger.open(DestId(first + n));
+                let spec = Arc::new(DestSpec {
+                    addr: traffic::server(traffic.v6, n),
+                    port: dport(traffic, setup, service),
+                    forward: setup.forward,
+                    weight: 1,
+                    upper: 0,
+                    lower: 0,
+                    tunnel: TunnelKind::Ipip,
+                    tunnel_csum: TunnelCsum::None,
+                });
+                let tally = self.ledger.open(DestId(first + n), &spec);
                 self.dests.push(tally.clone());
                 self.apply(
                     now,
                     Delta::DestAdd {
                         service: ServiceId(service),
                         id: DestId(first + n),
-                        spec: Arc::new(DestSpec {
-                            addr: traffic::server(traffic.v6, n),
-                            port: dport(traffic, setup, service),
-                            forward: setup.forward,
-                            weight: 1,
-                            upper: 0,
-                            lower: 0,
-                            tunnel: TunnelKind::Ipip,
-                            tunnel_csum: TunnelCsum::None,
-                        }),
+                        spec,
                         tally,
                     },
                 );

@@ -13,6 +13,7 @@ use nix::time::{clock_gettime, ClockId};
 use ripvs_core::SchedKind;
 
 use crate::micro::Mode;
+use crate::rig::{NO_CASE, PART};
 use crate::stats::{median, spread};
 use crate::traffic::{Proto, Traffic};
 use rounds::Rounds;
@@ -233,8 +234,14 @@ pub fn run(options: &Options) -> Result<(), String> {
         cases.iter().for_each(|case| println!("{}", case.name()));
         return Ok(());
     }
+    if options.rounds == 0 {
+        return Err("--rounds: at least 1".into());
+    }
+    if cases.is_empty() {
+        return Err(NO_CASE.into());
+    }
     println!("A worker alone, in memory; added to a loop that swaps MAC addresses. Rounds of 32 packets, in µs: the least of");
-    println!("three runs of each, and then as they were, with what the machine did besides.");
+    println!("three runs of each (the worker's own), and behind the second bar as they were, interrupted by the machine.");
     println!(
         "{:58} {:>8} {:>6} {:>7} | {:>6} {:>6} {:>6} {:>7} | {:>6} {:>7}",
         "", "added", "±", "target", "p50", "p99", "p99.9", "longest", "p99.9", "longest"
@@ -260,8 +267,12 @@ pub fn run(options: &Options) -> Result<(), String> {
     match &options.results {
         None => Ok(()),
         Some(dir) => {
+            let dir = match words.is_empty() {
+                true => dir.clone(),
+                false => dir.join(PART),
+            };
             let path = dir.join("alone.csv");
-            let written = fs::create_dir_all(dir).and_then(|()| fs::write(&path, csv));
+            let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&path, csv));
             written.map_err(|error| format!("{}: {error}", path.display()))
         }
     }

@@ -65,6 +65,11 @@ impl Options {
         Case::all().into_iter().filter(wanted).collect()
     }
 
+    /// Whether all cases are measured, as they are meant to be.
+    fn whole(&self) -> bool {
+        self.case.is_empty() && !self.quick && self.length.is_none()
+    }
+
     fn length(&self) -> Duration {
         Duration::from_millis(self.length.unwrap_or(500))
     }
@@ -118,6 +123,12 @@ impl Input {
         self.packets + 16_384
     }
 }
+
+/// Where below the results those go that are not of a whole run.
+pub const PART: &str = "part";
+
+/// What there is to say where no case is wanted.
+pub const NO_CASE: &str = "no case has all of that in its name; --list names them";
 
 /// Time between two sums of ripvsd's counters for listings, and a little more.
 const SUMS: Duration = Duration::from_millis(2300);
@@ -209,6 +220,12 @@ fn in_temp_dir<T>(f: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, Strin
 }
 
 fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
+    if options.rounds() == 0 {
+        return Err("--rounds: at least 1".into());
+    }
+    if options.cases().is_empty() {
+        return Err(NO_CASE.into());
+    }
     report::heading();
     let mut outcomes = Vec::new();
     let mut failed = Vec::new();
@@ -223,16 +240,17 @@ fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
                 failed.push(case.name());
             }
         }
-        // A long table is not lost with its end.
+        // A long table is not lost with its end, nor does a part of it take the place of a whole one.
         if let Some(results) = &options.results {
-            let whole = options.case.is_empty() && !options.quick;
-            report::write(results, &outcomes, whole)?;
+            report::write(&results.join(PART), &outcomes)?;
         }
     }
-    match (&failed[..], outcomes.is_empty()) {
-        ([], true) => Err("no such case".into()),
-        ([], false) => Ok(()),
-        (failed, _) => Err(format!("not measured: {}", failed.join("; "))),
+    if let Some(results) = options.results.as_ref().filter(|_| options.whole()) {
+        report::write(results, &outcomes)?;
+    }
+    match &failed[..] {
+        [] => Ok(()),
+        failed => Err(format!("not measured: {}", failed.join("; "))),
     }
 }
 

@@ -9,6 +9,7 @@ use super::process::Process;
 use super::ripvsd::Ripvsd;
 use super::testpmd::Testpmd;
 use super::{in_temp_dir, Input};
+use crate::machine::stolen;
 use crate::micro::Mode;
 use crate::stats::median;
 
@@ -35,6 +36,9 @@ pub struct Options {
     no_huge: bool,
 }
 
+/// The core of what forwards.
+const CORE: usize = 1;
+
 /// Flows that are offered.
 const FLOWS: u32 = 65_536;
 
@@ -48,6 +52,8 @@ struct Run {
     latency: [u64; 4],
     /// How long the generator itself was kept from working, at most.
     pause: u64,
+    /// For how long the other end was kept from its core, all told: by other programs and by the host of the machine.
+    away: [u64; 2],
 }
 
 impl Run {
@@ -68,6 +74,7 @@ impl Run {
                 field("longest")?,
             ],
             pause: field("pause")?,
+            away: [0; 2],
         })
     }
 
@@ -113,7 +120,8 @@ impl Link {
         Ok(Link { generator, input })
     }
 
-    fn run(&mut self, rate: u64, milliseconds: u64) -> Result<Run, String> {
+    /// Has the generator offer packets.
+    fn offer(&mut self, rate: u64, milliseconds: u64) -> Result<Run, String> {
         self.generator.say(&format!("{rate} {milliseconds}"))?;
         // It may say nothing for as long as it is at it.
         let mut line = Err(String::new());
@@ -126,6 +134,23 @@ impl Link {
         let line = line?;
         Run::parse(&line).ok_or_else(|| format!("the generator said \"{line}\""))
     }
+
+    /// The same, and for how long what forwards was kept from its core meanwhile.
+    fn run(&mut self, to: &Process, rate: u64, milliseconds: u64) -> Result<Run, String> {
+        watch(to, || self.offer(rate, milliseconds))
+    }
+}
+
+/// Notes for how long the process was kept from its core during a run.
+fn watch(process: &Process, run: impl FnOnce() -> Result<Run, String>) -> Result<Run, String> {
+    let away = || Ok::<_, String>([process.waited()?, stolen(CORE)]);
+    let before = away()?;
+    let run = run()?;
+    let after = away()?;
+    Ok(Run {
+        away: [0, 1].map(|at| after[at].saturating_sub(before[at])),
+        ..run
+    })
 }
 
 /// A line of the table.
@@ -172,41 +197,43 @@ fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
     };
     turn(ripvsd.running(), testpmd.running());
     // The first packets find the link and make the connections.
-    to_ripvsd.run(100_000, 1_500)?;
-    let full = to_ripvsd.run(0, 2_000)?;
+    to_ripvsd.run(ripvsd.running(), 100_000, 1_500)?;
+    let full = to_ripvsd.run(ripvsd.running(), 0, 2_000)?;
     let most = full.received / 2;
     note("ripvsd, as fast as it goes", most, full);
     turn(testpmd.running(), ripvsd.running());
-    to_testpmd.run(100_000, 500)?;
-    let full = to_testpmd.run(0, 2_000)?;
+    to_testpmd.run(testpmd.running(), 100_000, 500)?;
+    let full = to_testpmd.run(testpmd.running(), 0, 2_000)?;
     note("testpmd, as fast as it goes", full.received / 2, full);
     let half = most / 2;
     let (mut plain, mut own) = (Vec::new(), Vec::new());
     for _ in 0..options.rounds {
         turn(testpmd.running(), ripvsd.running());
-        plain.push(to_testpmd.run(half, 1_000)?);
+        plain.push(to_testpmd.run(testpmd.running(), half, 1_000)?);
         turn(ripvsd.running(), testpmd.running());
-        own.push(to_ripvsd.run(half, 1_000)?);
+        own.push(to_ripvsd.run(ripvsd.running(), half, 1_000)?);
     }
     note("testpmd, half of ripvsd's rate", half, medians(&plain));
     note("ripvsd, half of its rate", half, medians(&own));
-    let run = to_ripvsd.run(half, options.seconds * 1_000)?;
+    let run = to_ripvsd.run(ripvsd.running(), half, options.seconds * 1_000)?;
     note(&format!("ripvsd, half, {} s", options.seconds), half, run);
     let over = AtomicBool::new(false);
-    let (run, changes) = std::thread::scope(|scope| {
-        let link = &mut to_ripvsd;
-        let over = &over;
-        let paced = scope.spawn(move || {
-            let run = link.run(half, options.seconds * 1_000);
-            over.store(true, Ordering::Relaxed);
-            run
-        });
-        let changes = churn(&ripvsd, over);
-        let run = paced
-            .join()
-            .map_err(|_| "the generator's thread panicked")?;
-        Ok::<_, String>((run?, changes?))
+    let mut changes = Ok(0);
+    let run = watch(ripvsd.running(), || {
+        std::thread::scope(|scope| {
+            let (link, over) = (&mut to_ripvsd, &over);
+            let paced = scope.spawn(move || {
+                let run = link.offer(half, options.seconds * 1_000);
+                over.store(true, Ordering::Relaxed);
+                run
+            });
+            changes = churn(&ripvsd, over);
+            paced
+                .join()
+                .map_err(|_| "the generator's thread panicked")?
+        })
     })?;
+    let changes = changes?;
     note(
         &format!("ripvsd, half, {} s, {changes} changes", options.seconds),
         half,
@@ -231,6 +258,7 @@ fn medians(runs: &[Run]) -> Run {
         received: runs.iter().map(|run| run.received).sum(),
         latency: [0, 1, 2, 3].map(|at| middle(&|run| run.latency[at])),
         pause: middle(&|run| run.pause),
+        away: [0, 1].map(|at| runs.iter().map(|run| run.away[at]).sum()),
     }
 }
 
@@ -268,8 +296,10 @@ fn show(name: &str, rate: u64, run: &Run) {
         run.lost(),
     );
     if run.lost() > 0 {
+        let [waited, stolen] = run.away.map(|ns| ns as f64 / 1e6);
         println!(
-            "{:34} of them {} found the link full; the generator itself stood still for up to {:.1} ms",
+            "{:34} of them {} found the link full; the core was with other programs for {waited:.1} ms, with the host for \
+             {stolen:.0} ms; the generator itself stood still for up to {:.1} ms",
             "",
             run.refused,
             run.pause as f64 / 1e6
@@ -279,15 +309,17 @@ fn show(name: &str, rate: u64, run: &Run) {
 
 fn write(dir: &Path, rows: &[Row]) -> Result<(), String> {
     let mut text = format!("# {}\n", crate::machine::machine());
-    text += "case,offered_pps,offered,lost,link_full,p50_ns,p99_ns,p999_ns,longest_ns,generator_pause_ns\n";
+    text += "case,offered_pps,offered,lost,link_full,p50_ns,p99_ns,p999_ns,longest_ns,generator_pause_ns,others_ms,host_ms\n";
     for Row { name, rate, run } in rows {
         let [half, most, nearly, longest] = run.latency;
         text += &format!(
-            "\"{name}\",{rate},{},{},{},{half},{most},{nearly},{longest},{}\n",
+            "\"{name}\",{rate},{},{},{},{half},{most},{nearly},{longest},{},{:.1},{:.0}\n",
             run.offered,
             run.lost(),
             run.refused,
-            run.pause
+            run.pause,
+            run.away[0] as f64 / 1e6,
+            run.away[1] as f64 / 1e6,
         );
     }
     let path = dir.join("paced.csv");

@@ -86,8 +86,9 @@ impl Process {
             let left = until.saturating_duration_since(Instant::now());
             match self.said.recv_timeout(left) {
                 Ok(line) if line.contains(text) => return Ok(line),
-                Ok(line) => last.push(line),
-                Err(_) => {
+                Ok(line) if !left.is_zero() => last.push(line),
+                // Also where it talks on and on about something else.
+                _ => {
                     let from = last.len().saturating_sub(8);
                     let name = &self.name;
                     let said = last[from..].join("\n");
@@ -128,6 +129,21 @@ impl Process {
     /// # Errors
     /// The program is gone.
     pub fn cpu(&self) -> Result<Vec<(u32, u64)>, String> {
+        let times = self.threads()?;
+        Ok(times.iter().map(|(id, [time, _])| (*id, *time)).collect())
+    }
+
+    /// For how long its busiest thread so far was ready while others had its core, in nanoseconds.
+    ///
+    /// # Errors
+    /// The program is gone.
+    pub fn waited(&self) -> Result<u64, String> {
+        let busiest = self.threads()?.into_iter().map(|(_, times)| times).max();
+        Ok(busiest.map_or(0, |[_, waited]| waited))
+    }
+
+    /// Processor time and time of waiting for a processor of each of its threads so far, in nanoseconds, by number.
+    fn threads(&self) -> Result<Vec<(u32, [u64; 2])>, String> {
         let dir = format!("/proc/{}/task", self.child.id());
         let gone = |error: std::io::Error| format!("{} is gone: {error}", self.name);
         let mut times = Vec::new();
@@ -137,9 +153,9 @@ impl Process {
                 .file_name()
                 .and_then(|name| name.to_str()?.parse().ok());
             let text = fs::read_to_string(path.join("schedstat")).map_err(gone)?;
-            let time = text.split(' ').next().and_then(|word| word.parse().ok());
-            if let (Some(id), Some(time)) = (id, time) {
-                times.push((id, time));
+            let mut words = text.split(' ').map_while(|word| word.parse().ok());
+            if let (Some(id), Some(time), Some(waited)) = (id, words.next(), words.next()) {
+                times.push((id, [time, waited]));
             }
         }
         Ok(times)

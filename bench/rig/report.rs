@@ -37,28 +37,14 @@ pub fn row(outcome: &Outcome) {
     );
 }
 
-/// Lines of the results that are there already, but for those that begin like one of these.
-fn kept(path: &Path, keys: &[String]) -> Vec<String> {
-    let text = fs::read_to_string(path).unwrap_or_default();
-    let lines = text.lines().filter(|line| line.starts_with('"'));
-    let old = lines.filter(|line| !keys.iter().any(|key| line.starts_with(key.as_str())));
-    old.map(str::to_string).collect()
-}
-
-/// Writes the results: a CSV file with a line a case, and, where all were measured, a plot. Where only some were, the lines
-/// of the others stay.
+/// Writes the results: a CSV file with a line a case, and a plot.
 ///
 /// # Errors
 /// A file cannot be written.
-pub fn write(dir: &Path, outcomes: &[Outcome], whole: bool) -> Result<(), String> {
+pub fn write(dir: &Path, outcomes: &[Outcome]) -> Result<(), String> {
     let path = dir.join("packets.csv");
-    let key = |outcome: &Outcome| format!("\"{}\",{},", outcome.case, outcome.case.flows);
-    let keys: Vec<String> = outcomes.iter().map(key).collect();
     let mut text = format!("# {}\n", machine());
     text += "case,flows,dests,services,testpmd_ns,testpmd_spread,floor_ns,floor_added_ns,ripvsd_ns,ripvsd_spread,ripvsd_mpps,added_ns,added_spread,target_ns,ratio,rounds\n";
-    if !whole {
-        text.extend(kept(&path, &keys).into_iter().map(|line| line + "\n"));
-    }
     for outcome in outcomes {
         let (plain, plain_spread) = summary(&outcome.testpmd);
         let (full, full_spread) = summary(&outcome.ripvsd);
@@ -87,8 +73,5 @@ pub fn write(dir: &Path, outcomes: &[Outcome], whole: bool) -> Result<(), String
     }
     fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
-    match whole {
-        true => plot::added_by_flows(&dir.join("added.svg"), outcomes),
-        false => Ok(()),
-    }
+    plot::added_by_flows(&dir.join("added.svg"), outcomes)
 }

@@ -174,10 +174,11 @@ impl Step {
         steps
     }
 
-    /// As how many changes it counts.
+    /// As how many changes it counts, about. The dests that go with a service are not known here.
     pub fn weight(&self) -> usize {
         match self {
             Step::Ready(ready) => 1 + ready.dests(),
+            Step::Change(Delta::ServiceRemove { .. }) => 8,
             Step::Change(_) | Step::Done(_) => 1,
         }
     }

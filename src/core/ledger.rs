@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use ripvs_arch::prefetch_read;
 
+use crate::spec::DestSpec;
 use crate::state::Direction;
 use crate::tally::Tally;
 use crate::types::DestId;
@@ -30,6 +31,28 @@ pub struct Ledger {
 pub struct Account {
     page: Arc<Page>,
     dest: DestId,
+    /// Whether it has just been opened, and is as the dest's worker wants it.
+    new: bool,
+}
+
+impl Account {
+    /// It, where the worker may know its dest already.
+    pub fn again(&self) -> Account {
+        Account {
+            new: false,
+            ..self.clone()
+        }
+    }
+
+    /// Whether no worker has known it so far.
+    pub(crate) fn is_new(&self) -> bool {
+        self.new
+    }
+
+    /// Whether a ledger that took the other in has no need of this one.
+    pub(crate) fn goes_with(&self, other: &Account) -> bool {
+        Arc::ptr_eq(&self.page, &other.page) && place(self.dest).0 == place(other.dest).0
+    }
 }
 
 impl Deref for Account {
@@ -48,16 +71,20 @@ fn place(dest: DestId) -> (usize, usize) {
 }
 
 impl Ledger {
-    /// Opens the account of a dest, from nought. No worker may know a dest of that number.
-    pub fn open(&mut self, dest: DestId) -> Account {
+    /// Opens the account of a new dest of a service, from nought. No worker may know a dest of that number.
+    pub fn open(&mut self, dest: DestId, spec: &DestSpec) -> Account {
         let (page, _) = place(dest);
         while self.pages.len() <= page {
             self.pages
                 .push(Arc::new(std::array::from_fn(|_| Tally::default())));
         }
         let page = self.pages[page].clone();
-        let account = Account { page, dest };
-        account.clear();
+        let account = Account {
+            page,
+            dest,
+            new: true,
+        };
+        account.begin(spec);
         account
     }
 
@@ -180,8 +207,9 @@ mod tests {
     #[test]
     fn an_account_is_the_same_line_for_both_and_begins_from_nought() {
         let (mut control, mut worker) = (Ledger::default(), Ledger::default());
+        let spec = Rig::dest_spec("10.0.0.1", 80, Forward::Tunnel);
         for dest in [DestId(130), DestId(0), DestId(131), DestId(63)] {
-            let account = control.open(dest);
+            let account = control.open(dest, &spec);
             worker.take(&account);
             let line = worker.dest(dest).unwrap();
             line.inbound(40);
@@ -189,7 +217,10 @@ mod tests {
             assert!(std::ptr::eq(line, &*account));
         }
         assert_eq!(worker.dest(DestId(131)).unwrap().snapshot().in_packets, 1);
-        assert_eq!(control.open(DestId(131)).snapshot(), Default::default());
+        assert_eq!(
+            control.open(DestId(131), &spec).snapshot(),
+            Default::default()
+        );
         assert_eq!(worker.dest(DestId(130)).unwrap().snapshot().in_packets, 1);
         assert!(worker.dest(DestId(192)).is_none());
     }

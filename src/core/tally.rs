@@ -54,6 +54,21 @@ pub struct TallySnapshot {
     pub refs: u32,
 }
 
+/// What a [`Tally`] notes of a dest's tunnel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct InIp(u8);
+
+impl InIp {
+    pub(crate) fn of(dest: &DestSpec) -> InIp {
+        let plain = dest.tunnel == TunnelKind::Ipip && dest.tunnel_csum != TunnelCsum::Full;
+        InIp(if plain {
+            1 + Af::of(dest.addr) as u8
+        } else {
+            0
+        })
+    }
+}
+
 fn add(counter: &AtomicU64, n: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(n), Relaxed);
 }
@@ -126,10 +141,15 @@ impl Tally {
     }
 
     /// Notes what kind of tunnel leads to it.
-    pub(crate) fn set_tunnel(&self, dest: &DestSpec) {
-        let plain = dest.tunnel == TunnelKind::Ipip && dest.tunnel_csum != TunnelCsum::Full;
-        let family = 1 + Af::of(dest.addr) as u8;
-        self.in_ip.store(if plain { family } else { 0 }, Relaxed);
+    pub(crate) fn set_tunnel(&self, tunnel: InIp) {
+        self.in_ip.store(tunnel.0, Relaxed);
+    }
+
+    /// Begins from nought as that of a dest which has just come into its service, while no worker knows it.
+    pub(crate) fn begin(&self, dest: &DestSpec) {
+        self.clear();
+        self.set_tunnel(InIp::of(dest));
+        self.set_available(true);
     }
 
     /// Notes that the dest has come into its service, or left it.
@@ -150,7 +170,7 @@ impl Tally {
     }
 
     /// Sets all to nought, while no worker uses it.
-    pub(crate) fn clear(&self) {
+    fn clear(&self) {
         for counter in [
             &self.conns,
             &self.in_packets,
@@ -169,7 +189,6 @@ impl Tally {
         ] {
             gauge.store(0, Relaxed);
         }
-        self.set_available(false);
     }
 
     /// The figures now.

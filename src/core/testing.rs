@@ -252,7 +252,7 @@ impl Rig {
                     service,
                     id,
                     spec: spec.clone(),
-                    tally: ledger.open(id),
+                    tally: ledger.open(id, &spec),
                 },
             );
         }

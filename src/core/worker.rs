@@ -246,17 +246,18 @@ impl<F: Frame> Worker<F> {
 
     /// Does a step, and leaves in its place what is of no more use.
     pub fn carry_out(&mut self, now: Time, step: &mut Step) {
+        // Where it is: a service stays there, and only what is small is moved.
+        if let Step::Ready(ready) = step {
+            let before = self.net.generation();
+            self.take_vip(now, ready.addr());
+            self.services.take_in(ready);
+            if self.net.generation() != before {
+                self.hops.look_again();
+            }
+            return;
+        }
         match std::mem::replace(step, Step::Done(Waste::default())) {
             Step::Change(delta) => *step = Step::Done(self.apply(now, delta)),
-            Step::Ready(mut ready) => {
-                let before = self.net.generation();
-                self.take_vip(now, ready.addr());
-                self.services.take_in(&mut ready);
-                if self.net.generation() != before {
-                    self.hops.look_again();
-                }
-                *step = Step::Ready(ready);
-            }
             done => *step = done,
         }
     }

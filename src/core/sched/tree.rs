@@ -486,7 +486,9 @@ mod tests {
     fn a_range_of_slots_is_summed_whether_it_fills_blocks_or_not() {
         for total in [1, 16, 17, 40, 256, 300] {
             let mut pool = Pool::new();
-            (0..total).for_each(|n| drop(pool.add(member(n, 1))));
+            (0..total).for_each(|n| {
+                pool.add(member(n, 1));
+            });
             let tree: Tree<Order> = Tree::new(&pool);
             for low in 0..=tree.span() {
                 for high in low..=tree.span() {

@@ -13,6 +13,7 @@ use crate::ledger::Account;
 use crate::message::Load;
 use crate::sched::{Member, Slot};
 use crate::spec::{DestSpec, Forward, ServiceKey};
+use crate::tally::InIp;
 use crate::types::{DestId, ServiceId, WorkerId};
 
 #[cfg_attr(test, derive(Debug))]
@@ -74,7 +75,8 @@ impl Services {
     ) {
         let share = self.share;
         let key = self.get(service).map(|service| service.spec.key);
-        let mut dest = NewDest::new(id, spec.clone(), account);
+        let mut dest = NewDest::new(id, spec.clone(), &account);
+        self.ledger.take(&account);
         let entered = self.enter(service, key.as_ref(), &mut dest);
         let vaddr = key.and_then(|key| key.addr());
         self.hold(vaddr, 0, isize::from(entered.new));
@@ -96,8 +98,8 @@ impl Services {
         self.tell(id);
     }
 
-    /// Enters a dest of a service into the tables, in place of the one that it was, of which the settings are left in
-    /// `new`. To count it with those who know the virtual address, and to put it into its service, is the caller's part.
+    /// Enters a dest of a service, whose account is taken in, into the tables, in place of the one that it was, of which the
+    /// settings are left in `new`. To count it with those who know the virtual address, and to put it into its service, is the caller's part.
     pub(super) fn enter(
         &mut self,
         service: ServiceId,
@@ -115,6 +117,11 @@ impl Services {
             entered.overloaded = old.overloaded && new.upper != 0;
             entered.told = old.told;
             let was_in = old.service;
+            if let Some(tally) = self.ledger.dest(new.id) {
+                tally.set_available(true);
+                tally.set_hop(HopNumber::default());
+                tally.set_tunnel(new.tunnel);
+            }
             // One that comes back has the address that it had, which is counted already.
             if old.vaddr == vaddr {
                 if let Some(service) = self.get_mut(was_in) {
@@ -130,10 +137,6 @@ impl Services {
         if entered.new {
             self.dest_addrs.change(new.addr, |count| *count += 1);
         }
-        new.account.set_available(true);
-        new.account.set_hop(HopNumber::default());
-        new.account.set_tunnel(&spec);
-        self.ledger.take(&new.account);
         let way = matches!(new.forward, Forward::Masq | Forward::Tunnel).then(|| spec.clone());
         let dest = Dest {
             spec,
@@ -170,7 +173,7 @@ impl Services {
         }
         let (service, overloaded) = (dest.service, dest.overloaded);
         if let Some(tally) = self.ledger.dest(id) {
-            tally.set_tunnel(&spec);
+            tally.set_tunnel(InIp::of(&spec));
         }
         let Some(entry) = self.get_mut(service) else {
             return;

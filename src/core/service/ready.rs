@@ -12,6 +12,7 @@ use crate::growing::GrowMap;
 use crate::ledger::Account;
 use crate::sched::{Expirations, Group, Member};
 use crate::spec::{DestSpec, Forward, ServiceKey, ServiceSpec};
+use crate::tally::InIp;
 use crate::types::{DestId, ServiceId};
 
 /// A service that is to be taken in, with dests of it. What the worker has no more use for is left in it.
@@ -23,6 +24,8 @@ pub struct Ready {
     central: bool,
     service: Option<Box<Service>>,
     dests: Vec<NewDest>,
+    /// Accounts of dests, so many that all of theirs are taken in with them.
+    accounts: Vec<Account>,
 }
 
 /// A dest that is to be taken in.
@@ -33,21 +36,24 @@ pub(super) struct NewDest {
     pub(super) upper: u32,
     /// Whether it has a threshold.
     pub(super) limited: bool,
+    pub(super) tunnel: InIp,
+    /// Whether it has a new account, and nobody knows it so far.
+    new: bool,
     /// Its settings; then those that it had before, if any.
     pub(super) spec: Option<Arc<DestSpec>>,
-    pub(super) account: Account,
 }
 
 impl NewDest {
-    pub(super) fn new(id: DestId, spec: Arc<DestSpec>, account: Account) -> NewDest {
+    pub(super) fn new(id: DestId, spec: Arc<DestSpec>, account: &Account) -> NewDest {
         NewDest {
             id,
             addr: spec.addr,
             forward: spec.forward,
             upper: spec.upper,
             limited: spec.upper > 0 || spec.lower > 0,
+            tunnel: InIp::of(&spec),
+            new: account.is_new(),
             spec: Some(spec),
-            account,
         }
     }
 }
@@ -74,6 +80,7 @@ impl Ready {
             central: exact,
             service: Some(service),
             dests: Vec::new(),
+            accounts: Vec::new(),
         }
     }
 
@@ -101,17 +108,22 @@ impl Ready {
             service.set_share(share);
             self.central |= service.central();
         }
-        self.dests.push(NewDest::new(id, spec, account));
+        self.dests.push(NewDest::new(id, spec, &account));
+        let last = self.accounts.last();
+        if last.is_none_or(|last| !account.goes_with(last)) {
+            self.accounts.push(account);
+        }
     }
 
     /// Asks for what is read of it first.
     pub fn prefetch(&self) {
-        prefetch_read(self);
+        prefetch_write(self);
     }
 
     /// Asks for its dests, when [`Ready::prefetch`] has had its effect.
     pub fn prefetch_dests(&self) {
-        self.dests.iter().for_each(prefetch_read);
+        self.dests.iter().for_each(prefetch_write);
+        self.accounts.iter().for_each(prefetch_read);
     }
 }
 
@@ -122,9 +134,11 @@ impl Services {
             if let Some(place) = self.dests.place(dest.id.0) {
                 prefetch_write(place);
             }
-            prefetch_write(&*dest.account);
-            if let Some(spec) = &dest.spec {
-                prefetch_read(&**spec);
+            // A new one's is as it is to be.
+            if !dest.new {
+                if let Some(tally) = self.ledger.dest(dest.id) {
+                    prefetch_write(tally);
+                }
             }
         }
     }
@@ -142,6 +156,9 @@ impl Services {
             service.group.set_expirations(self.expirations);
         }
         self.services.put(id.0, service);
+        for account in &ready.accounts {
+            self.ledger.take(account);
+        }
         let (mut new, mut told, mut masq) = (0, false, false);
         for dest in &mut ready.dests {
             let entered = self.enter(id, Some(&key), dest);
@@ -271,14 +288,21 @@ mod tests {
             let owners = Owners::new(WORKERS, false, 5);
             let new = || Services::new(WorkerId(worker), WORKERS, owners);
             let (mut single, mut made) = (new(), new());
-            let mut ledger = Ledger::default();
-            let accounts: Vec<Account> = (0..10).map(|n| ledger.open(DestId(n))).collect();
             let kinds = [
                 (Forward::Masq, 0),
                 (Forward::Tunnel, 0),
                 (Forward::Route, 0),
                 (Forward::Masq, 5),
             ];
+            let mut ledger = Ledger::default();
+            let accounts: Vec<Account> = (0..10u8)
+                .map(|n| {
+                    ledger.open(
+                        DestId(n.into()),
+                        &dest(n, kinds[usize::from(n % 5) % 4].0, 0),
+                    )
+                })
+                .collect();
             // Twice: the second time the dests come back, and some have connections.
             for round in 0..2 {
                 for n in 0..2u16 {
@@ -288,7 +312,10 @@ mod tests {
                         let id = 5 * n as u8 + i;
                         let (forward, upper) = kinds[usize::from(i)];
                         let upper = if n == 1 { upper } else { 0 };
-                        let account = accounts[usize::from(id)].clone();
+                        let account = match round {
+                            0 => accounts[usize::from(id)].clone(),
+                            _ => accounts[usize::from(id)].again(),
+                        };
                         (DestId(id.into()), dest(id, forward, upper), account)
                     });
                     let mut ready = Ready::new(id, spec.clone(), (worker, WORKERS));

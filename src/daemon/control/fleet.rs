@@ -15,9 +15,10 @@ use ripvs_core::WorkerId;
 
 /// Orders that a worker may be behind by.
 const RING: usize = 1024;
-/// Places in the ring that are left to questions when changes find no more room, and the one that is left to the changes of
-/// a round when questions find none.
-const FOR_QUESTIONS: usize = 64;
+/// Batches of changes that are under way at most: so many keep workers at work, and what is in them is still in the caches
+/// when its turn comes. More would only wait, and be read from memory.
+const AHEAD: usize = 6;
+/// The place in the ring that is left to the changes of a round when questions find none.
 const ONE_MORE: usize = 1;
 /// How long is waited for workers without going to sleep.
 const MOMENT: Duration = Duration::from_micros(10);
@@ -248,8 +249,8 @@ impl Fleet {
 
     /// Whether changes can be sent to all workers now; if not, some worker is behind with those of before.
     pub fn has_room(&self) -> bool {
-        let fits = |mailbox: &Arc<Mailbox>| mailbox.orders.len() + FOR_QUESTIONS + ONE_MORE < RING;
-        self.mailboxes.iter().all(fits)
+        let fits = |mailbox: &Arc<Mailbox>| mailbox.orders.len() + ONE_MORE < RING;
+        self.under_way.len() < AHEAD && self.mailboxes.iter().all(fits)
     }
 
     /// Whether changes wait to be sent.
@@ -525,7 +526,7 @@ mod tests {
     }
 
     #[test]
-    fn a_full_ring_takes_no_more_before_anything_is_lost() {
+    fn only_so_many_batches_wait_and_a_full_ring_takes_no_more_before_anything_is_lost() {
         let now = Instant::now();
         let mut fleet = Fleet::new(1).unwrap();
         let mut taken = 0;
@@ -533,17 +534,23 @@ mod tests {
             change(&mut fleet);
             fleet.send(now);
             taken += 1;
-            assert!(taken <= RING, "never refused");
+            assert!(taken <= AHEAD, "never refused");
         }
-        assert!(taken > RING / 2);
+        assert_eq!(taken, AHEAD);
         let mut asked = 0;
         while fleet.ask(0, Query::Neighbours).is_some() {
             asked += 1;
         }
-        assert_eq!(asked, FOR_QUESTIONS, "questions have room left");
+        assert_eq!(asked, RING - AHEAD - ONE_MORE, "questions have room left");
         // And what was begun before the ring was full.
         change(&mut fleet);
         fleet.send(now);
         assert_eq!(fleet.ready(), Ok(()));
+        // As soon as the workers have done one, there is room for the next.
+        apply_one(&fleet, 0);
+        apply_one(&fleet, 0);
+        assert!(!fleet.has_room(), "nobody has looked");
+        fleet.look(now);
+        assert!(fleet.has_room());
     }
 }

@@ -309,6 +309,11 @@ impl Control {
             {
                 until = Duration::ZERO;
             }
+            // It stopped for want of room, and then all that had been made for it could be sent.
+            let able = |(_, stream): &(_, Stream)| stream.is_able(&self.answers);
+            if client.has_room() && client.stream.as_ref().is_some_and(able) {
+                until = Duration::ZERO;
+            }
             if client.is_throttled()
                 || matches!(
                     client.stream,

@@ -1,6 +1,8 @@
 //! Answers of many parts: dumps, driven by a cursor, a page at a time as fast as the client takes them; and answers that
 //! wait for workers or packets. None of them makes a worker wait or grows with what there is to show.
 
+use std::collections::HashMap;
+
 use ripvs_api::ipvs::{self, ServiceKey};
 use ripvs_api::nl::Header;
 use ripvs_api::ripvs::{Bytes, Conn, ConnsEnd, ConnsFrom, Neigh};
@@ -46,6 +48,19 @@ impl Stream {
             Stream::Services(_) | Stream::Dests(..) | Stream::Settle(_) | Stream::Advance(_) => {
                 None
             }
+        }
+    }
+}
+
+impl Stream {
+    /// Whether it can go on at once, where its client has room for more; these answers have come.
+    pub fn is_able(&self, answers: &HashMap<u64, Answer>) -> bool {
+        match self {
+            Stream::Services(_) | Stream::Dests(..) => true,
+            Stream::Settle(_) | Stream::Advance(_) => false,
+            Stream::Conns(_) | Stream::Neighbours(_) | Stream::DeleteNeighbour(..) => self
+                .question()
+                .is_some_and(|question| answers.contains_key(&question)),
         }
     }
 }

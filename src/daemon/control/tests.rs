@@ -64,6 +64,24 @@ fn pretend(mailbox: Arc<Mailbox>) {
     }
 }
 
+/// A control thread without devices.
+fn over(fleet: Fleet) -> Control {
+    let workers = fleet.len();
+    Control::new(Parts {
+        fleet,
+        boards: Boards::new(workers, 0),
+        master: Master::new(workers, Exactness::default(), 12),
+        network: Network::default(),
+        settings: Settings::default(),
+        conn_limit: 5,
+        cores: vec![None; workers],
+        port_count: 0,
+        dpdk: None,
+        clock: Clock::default(),
+        started: Instant::now(),
+    })
+}
+
 /// A daemon without DPDK.
 struct Daemon {
     dir: PathBuf,
@@ -96,19 +114,7 @@ impl Daemon {
                 .map(|worker| fleet.mailbox(worker).clone())
                 .map(|mailbox| std::thread::spawn(move || pretend(mailbox)))
                 .collect();
-            let mut control = Control::new(Parts {
-                fleet,
-                boards: Boards::new(workers, 0),
-                master: Master::new(workers, Exactness::default(), 12),
-                network: Network::default(),
-                settings: Settings::default(),
-                conn_limit: 5,
-                cores: vec![None; workers],
-                port_count: 0,
-                dpdk: None,
-                clock: Clock::default(),
-                started: Instant::now(),
-            });
+            let mut control = over(fleet);
             control.open_journal(&dir.join("state")).unwrap();
             control.settle_start().unwrap();
             ready.send(()).unwrap();
@@ -278,6 +284,24 @@ fn connections_of_all_workers_come_a_page_at_a_time() {
     }
     assert_eq!(count, 3 * CONNS as usize);
     assert!((10..=12).contains(&pages), "{pages}");
+}
+
+#[test]
+fn a_listing_that_can_go_on_is_not_slept_over() {
+    let mut control = over(Fleet::new(1).unwrap());
+    control.next_slow = control.now + SLOW_LOOK;
+    let (fd, _peer) = std::os::unix::net::UnixStream::pair().unwrap();
+    let mut clients = [Client::new(fd.into(), control.now)];
+    let mut sleeps = |control: &Control, stream| {
+        clients[0].stream = Some((nl::Header::default(), stream));
+        control.patience(&clients) != PollTimeout::ZERO
+    };
+    // All that was made for the client is sent, and it is ready for more.
+    assert!(!sleeps(&control, Stream::Services(128)));
+    assert!(!sleeps(&control, Stream::Dests(key(80), 128)));
+    assert!(sleeps(&control, Stream::Neighbours(7)), "not answered yet");
+    control.answers.insert(7, answer(Query::Neighbours));
+    assert!(!sleeps(&control, Stream::Neighbours(7)));
 }
 
 #[test]

@@ -27,11 +27,6 @@ use pace::Pace;
 const BURST: usize = 32;
 /// Messages, or frames in them, taken from another worker's ring in a round.
 const MESSAGES: usize = 64;
-/// Changes applied between two rounds without packets.
-const DELTAS: usize = 256;
-/// The same while packets come: about as long as the packets of a burst take. A service that was made ready counts as one
-/// more than it has dests.
-const DELTAS_AMONG_PACKETS: usize = 16;
 /// Connection records looked at for a listing between two rounds without packets.
 const RECORDS: usize = 512;
 /// The same while packets come.
@@ -191,11 +186,15 @@ impl Running {
 
     /// Does what the control thread wants, a bounded piece.
     fn orders(&mut self, now: Time) -> bool {
+        let begun = self.clock.machine(now);
+        if matches!(self.task, Some(Task::Apply(..))) && self.packets && !self.pace.allows(begun) {
+            return true;
+        }
         let Some(task) = self.task.take().or_else(|| self.next_task(now)) else {
             return false;
         };
         self.task = match task {
-            Task::Apply(batch, steps, done) => self.apply(now, batch, steps, done),
+            Task::Apply(batch, steps, done) => self.apply(now, begun, batch, steps, done),
             Task::List {
                 ticket,
                 cursor,
@@ -230,30 +229,30 @@ impl Running {
         }
     }
 
-    /// Does some steps of a batch.
+    /// Does some steps of a batch, from a moment of the machine's clock on.
     fn apply(
         &mut self,
         now: Time,
+        begun: u64,
         batch: u64,
         mut steps: Vec<Step>,
         mut done: usize,
     ) -> Option<Task> {
-        let begun = ripvs_arch::now_ns();
         if self.packets && !self.pace.allows(begun) {
             return Some(Task::Apply(batch, steps, done));
         }
-        let mut some = if self.packets {
-            DELTAS_AMONG_PACKETS
-        } else {
-            DELTAS
-        };
-        while let Some(step) = steps.get_mut(done).filter(|_| some > 0) {
-            some = some.saturating_sub(step.weight());
+        let until = begun + pace::PIECE;
+        let (mut ended, mut unseen) = (begun, 0);
+        while let Some(step) = steps.get_mut(done).filter(|_| ended < until) {
+            unseen += step.weight();
             self.worker.carry_out(now, step);
             done += 1;
             self.foresee(&steps[done..]);
+            if unseen >= pace::LOOK || done == steps.len() {
+                (ended, unseen) = (ripvs_arch::now_ns(), 0);
+            }
         }
-        self.pace.worked(begun, ripvs_arch::now_ns());
+        self.pace.worked(begun, ended);
         if done < steps.len() {
             return Some(Task::Apply(batch, steps, done));
         }

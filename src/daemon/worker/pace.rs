@@ -1,9 +1,13 @@
 //! How fast changes are applied while packets come: thousands at once, as when services are restored or removed, are to
 //! take a bounded part of the worker's time. Few are applied at once.
 
-/// Rest after a piece of work, in terms of how long that took: changes take an eighth of the time at most. Less would make
+/// Nanoseconds after which a piece of work ends: as long as the packets of some bursts take.
+pub const PIECE: u64 = 8_000;
+/// Changes between two looks at the clock, for the end of a piece.
+pub const LOOK: usize = 8;
+/// Rest after a piece of work, in terms of how long that took: changes take a twelfth of the time at most. Less would make
 /// those who change much wait, as their reply comes when all is applied.
-const REST: u64 = 7;
+const REST: u64 = 11;
 /// Nanoseconds beyond which a piece of work was not at work all the time, but the worker kept from its core.
 const LONGEST: u64 = 30_000;
 
@@ -31,7 +35,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_take_an_eighth_of_the_time_whatever_they_cost() {
+    fn changes_take_a_twelfth_of_the_time_whatever_they_cost() {
         let mut pace = Pace::default();
         assert!(pace.allows(0), "the first is applied at once");
         let (mut now, mut spent) = (0, 0);
@@ -44,7 +48,7 @@ mod tests {
                 now += 10;
             }
         }
-        assert!((120_000..=127_000).contains(&spent), "{spent}");
+        assert!((80_000..=85_000).contains(&spent), "{spent}");
     }
 
     #[test]

@@ -49,7 +49,8 @@ impl Master {
         }
         let service_key = service.spec.key;
         let spec = Arc::new(convert::dest_spec(&config)?);
-        let id = match self.trash.take(service_key, config.key) {
+        let kept = self.trash.take(service_key, config.key);
+        let id = match kept {
             Some(id) => {
                 // Its counters come back with it; under a new service of the same key they begin anew.
                 let service = self.services.get_mut(service_id.0);
@@ -71,7 +72,7 @@ impl Master {
                     return Err(Errno::INVAL);
                 }
                 let ledgers = &mut self.ledgers;
-                let open = |ledger: &mut Ledger, id| ledger.open(DestId(id));
+                let open = |ledger: &mut Ledger, id| ledger.open(DestId(id), &spec);
                 DestId(self.dests.insert(|id| Dest {
                     id: DestId(id),
                     service: service_id,
@@ -99,7 +100,10 @@ impl Master {
             service: service_id,
             id,
             spec: spec.clone(),
-            tally: tallies[worker].clone(),
+            tally: match kept {
+                Some(_) => tallies[worker].again(),
+                None => tallies[worker].clone(),
+            },
         });
         self.touch_maglev(service_id);
         Ok(())

@@ -14,20 +14,25 @@ pub fn usable() -> Vec<CoreId> {
 /// The most cores that the kernel's masks can name here.
 const MOST: usize = 1024;
 
-/// Whether a thread can be pinned to a core: it is there, online, and within what the container allows.
-pub fn takes_threads(core: CoreId) -> bool {
-    let pin = move || core_affinity::set_for_current(core);
-    core.id < MOST && std::thread::spawn(pin).join().unwrap_or(false)
+/// The cores that a thread can be pinned to: all that are online and within what the container allows.
+///
+/// # Errors
+/// No thread can be had to try it with.
+pub fn pinnable() -> std::io::Result<Vec<CoreId>> {
+    let all = || (0..MOST).map(|id| CoreId { id });
+    let attempt = move || all().filter(|core| core_affinity::set_for_current(*core));
+    let thread = std::thread::Builder::new().spawn(move || attempt().collect());
+    Ok(thread?.join().unwrap_or_default())
 }
 
-/// A core, or none to be pinned to, for each worker. Asked for by number it may be any that `takes_threads`.
+/// A core, or none to be pinned to, for each worker. Asked for by number it may be any that is `pinnable`.
 ///
 /// # Errors
 /// A core is asked for that is not there; in words.
 pub fn for_workers(
     config: &Config,
     usable: &[CoreId],
-    takes_threads: impl Fn(CoreId) -> bool,
+    pinnable: &[CoreId],
 ) -> Result<Vec<Option<CoreId>>, String> {
     match &config.workers {
         Workers::Cores(wanted) => wanted
@@ -37,11 +42,11 @@ pub fn for_workers(
                 let core = CoreId {
                     id: usize::from(*id),
                 };
-                match takes_threads(core) {
+                match pinnable.contains(&core) {
                     true => Ok(Some(core)),
                     false => Err(format!(
-                        "no thread can be pinned to core {id}; without being told ripvsd runs on {}",
-                        list(usable)
+                        "core {id} is not among those that there are: {}",
+                        list(pinnable)
                     )),
                 }
             })
@@ -81,7 +86,8 @@ mod tests {
     fn cores(text: &str, usable: &[usize]) -> Result<Vec<Option<usize>>, String> {
         let config = config::from_text("", text, &Options::default()).unwrap();
         let usable: Vec<CoreId> = usable.iter().map(|id| CoreId { id: *id }).collect();
-        let chosen = for_workers(&config, &usable, |core| core.id < 4)?;
+        let pinnable = [0, 1, 2, 3].map(|id| CoreId { id });
+        let chosen = for_workers(&config, &usable, &pinnable)?;
         Ok(chosen
             .into_iter()
             .map(|core| core.map(|core| core.id))
@@ -110,8 +116,8 @@ mod tests {
     #[test]
     fn a_core_that_the_kernel_leaves_alone_is_taken_where_it_is_named() {
         assert_eq!(cores("cores = [3]", &[0, 1]), Ok(vec![Some(3)]));
-        assert!(usable().into_iter().all(takes_threads));
-        assert!(!takes_threads(CoreId { id: MOST }));
+        let pinnable = pinnable().unwrap();
+        assert!(usable().iter().all(|core| pinnable.contains(core)));
     }
 
     #[test]

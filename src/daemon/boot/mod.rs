@@ -49,7 +49,8 @@ pub fn run(config: &Config, source: Source) -> Result<(), String> {
     )
     .map_err(|error| error.to_string())?;
     environment::check_rights(config)?;
-    let cores = cores::for_workers(config, &cores::usable(), cores::takes_threads)?;
+    let pinnable = cores::pinnable().map_err(|error| format!("no thread: {error}"))?;
+    let cores = cores::for_workers(config, &cores::usable(), &pinnable)?;
     // The drivers' signals are for the workers.
     Eal::shield_thread();
     let eal = Eal::init(&environment::eal_arguments(config)).map_err(|error| error.to_string())?;

@@ -112,8 +112,8 @@ impl<S: Sum> Block<S> {
     /// The node at which `taken`, added up from the head on, first reaches `amount`, and what of that is left for it.
     #[inline(always)]
     fn descend(&self, amount: u64, taken: &impl Fn(&S) -> u64) -> (usize, u64) {
-        let (four, amount) = reach(&self.above, amount, taken);
-        let (node, amount) = reach(&self.nodes[four], amount, taken);
+        let (four, amount) = one_of_four(&self.above, amount, taken);
+        let (node, amount) = one_of_four(&self.nodes[four], amount, taken);
         (four * FOUR + node, amount)
     }
 }
@@ -137,7 +137,7 @@ fn put<S: Sum>(four: &mut Four<S>, place: usize, sum: S) -> Option<S> {
 
 /// Which of four it is at which `taken`, added up from the last on, first reaches `amount`, and what is left for it.
 #[inline(always)]
-fn reach<S>(four: &Four<S>, amount: u64, taken: &impl Fn(&S) -> u64) -> (usize, u64) {
+fn one_of_four<S>(four: &Four<S>, amount: u64, taken: &impl Fn(&S) -> u64) -> (usize, u64) {
     let first = taken(&four[3]);
     let second = first + taken(&four[2]);
     let third = second + taken(&four[1]);

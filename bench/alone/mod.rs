@@ -13,7 +13,7 @@ use nix::time::{clock_gettime, ClockId};
 use ripvs_core::SchedKind;
 
 use crate::micro::Mode;
-use crate::rig::{NO_CASE, PART};
+use crate::rig::{say, NO_CASE, PART};
 use crate::stats::{median, spread};
 use crate::traffic::{Proto, Traffic};
 use rounds::Rounds;
@@ -231,8 +231,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     };
     let cases: Vec<Case> = Case::all().into_iter().filter(wanted).collect();
     if options.list {
-        cases.iter().for_each(|case| println!("{}", case.name()));
-        return Ok(());
+        return say(cases.iter().map(|case| case.name() + "\n").collect());
     }
     if options.rounds == 0 {
         return Err("--rounds: at least 1".into());

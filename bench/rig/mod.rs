@@ -12,6 +12,7 @@ mod report;
 mod ripvsd;
 mod testpmd;
 
+use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -201,12 +202,22 @@ impl Outcome {
 /// A program cannot be run, or does not do what it is measured for.
 pub fn run(options: &Options) -> Result<(), String> {
     if options.list {
-        for case in options.cases() {
-            println!("{}", case.name());
-        }
-        return Ok(());
+        let names = options
+            .cases()
+            .iter()
+            .map(|case| case.name() + "\n")
+            .collect();
+        return say(names);
     }
     in_temp_dir(|dir| run_in(options, dir))
+}
+
+/// Prints a list, of which a reader may have seen enough before its end.
+pub fn say(names: Vec<String>) -> Result<(), String> {
+    match std::io::stdout().write_all(names.concat().as_bytes()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error.to_string()),
+        _ => Ok(()),
+    }
 }
 
 /// Does something with a directory for its files, which go afterwards.
@@ -245,7 +256,8 @@ fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
             report::write(&results.join(PART), &outcomes)?;
         }
     }
-    if let Some(results) = options.results.as_ref().filter(|_| options.whole()) {
+    let whole = options.whole() && failed.is_empty();
+    if let Some(results) = options.results.as_ref().filter(|_| whole) {
         report::write(results, &outcomes)?;
     }
     match &failed[..] {

@@ -4,6 +4,8 @@
 //! Follows `ip_vs_tunnel_xmit`, `ip_vs_prepare_tunneled_skb`, `ipvs_gue_encap`, `ipvs_gre_encap` (ip_vs_xmit.c).
 
 mod error;
+#[cfg(test)]
+mod tests;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -430,17 +432,4 @@ fn entropy<A: crate::family::Family>(client: End<A>, vport: u16) -> u16 {
         hash = (hash ^ u32::from(*byte)).wrapping_mul(0x0100_0193);
     }
     32768 + (hash % 28232) as u16
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn congestion_experienced_becomes_ect0_outside() {
-        assert_eq!(outer_tos(0xbb), 0xba);
-        assert_eq!(outer_tos(0xba), 0xba);
-        assert_eq!(outer_tos(0xb9), 0xb9);
-        assert_eq!(outer_tos(0x00), 0x00);
-    }
 }

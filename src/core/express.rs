@@ -19,12 +19,12 @@ use crate::conn::{ConnId, ConnTable, Flags, Key, Record};
 use crate::family::{V4, V6};
 use crate::glance::{Glance, Way};
 use crate::hop::HopNumber;
-use crate::ledger::Sums;
+use crate::ledger::{Ledger, Sums};
 use crate::plain::{Parts, Plain, Rules};
+use crate::recent::Recent;
 use crate::rewrite::{translate_ip, End, Side};
 use crate::spec::Forward;
 use crate::state::{self, Direction, Signal, Step};
-use crate::tally::Tally;
 use crate::tunnel::{InIp, Wrapping};
 use crate::types::{proto, Tick, Time};
 use crate::worker::{Io, Tables, Worker};
@@ -124,7 +124,7 @@ impl<F: Frame> Worker<F> {
         let mut frames = frames.drain(..);
         // Where there are many dests, each piece's counters are asked for while the one before is dealt with: by then its
         // records have come, which say whose counters they are.
-        let many = self.services.ledger().is_large();
+        let many = self.services.ledger().is_very_large();
         let mut pieces = glances.chunks(if many { PIECE } else { usize::MAX });
         let mut next = pieces.next().unwrap_or_default();
         if many {
@@ -307,17 +307,29 @@ impl<F: Frame> Worker<F> {
             return Err(frame);
         }
         let ledger = services.ledger();
-        let tally = ledger
-            .dest(record.dest_number())
-            .filter(|dest| dest.available());
-        let tally = usual!(frame, tally);
+        let recent = usual!(frame, ledger.recent(record.dest_number()));
+        // One that a new connection has just been given to is in its service.
+        if !FIRST && !recent.available() {
+            return Err(frame);
+        }
         let number = HopNumber(record.hop_in);
         let (exit, hops) = usual!(frame, hops.usual(number, moment.now, net));
         let fits = len <= usize::from(exit.mtu);
-        let books = Books { rules, sums };
+        let books = Books {
+            rules,
+            sums,
+            ledger,
+        };
         let step = match record.forward() {
             Forward::Route if fits => {
-                let step = books.enter(record, tally, Direction::Input, signal, len, moment.tick);
+                let step = books.enter::<A, FIRST>(
+                    record,
+                    recent,
+                    Direction::Input,
+                    signal,
+                    len,
+                    moment.tick,
+                );
                 A::decrement_ttl(ip);
                 shorten(&mut frame, l3 + len);
                 exit.send(frame, l3, net, io);
@@ -325,7 +337,14 @@ impl<F: Frame> Worker<F> {
             }
             // A UDP datagram without a checksum gets one.
             Forward::Masq if fits && !lacks_checksum::<A>(ip, protocol) => {
-                let step = books.enter(record, tally, Direction::Input, signal, len, moment.tick);
+                let step = books.enter::<A, FIRST>(
+                    record,
+                    recent,
+                    Direction::Input,
+                    signal,
+                    len,
+                    moment.tick,
+                );
                 let server = End::<A> {
                     addr: record.daddr(),
                     port: record.dport(),
@@ -342,13 +361,19 @@ impl<F: Frame> Worker<F> {
             Forward::Tunnel => {
                 let cut = rules.settings.pmtu_disc == 0;
                 let source = usual!(frame, hops.source(number));
-                let outside = match tally.is_in_ip(A::AF) && !services.knows_path_mtus() {
+                let outside = match recent.is_in_ip(A::AF) && !services.knows_path_mtus() {
                     true => InIp::<A>::of(ip, l3, (source, record.daddr()), exit, cut, net),
                     false => None,
                 };
                 if let Some(outside) = outside {
-                    let step =
-                        books.enter(record, tally, Direction::Input, signal, len, moment.tick);
+                    let step = books.enter::<A, FIRST>(
+                        record,
+                        recent,
+                        Direction::Input,
+                        signal,
+                        len,
+                        moment.tick,
+                    );
                     A::decrement_ttl(ip);
                     shorten(&mut frame, l3 + len);
                     outside.send(frame, net, io);
@@ -361,8 +386,14 @@ impl<F: Frame> Worker<F> {
                     let (df, tos) = A::df_and_tos(usual!(frame, A::start(ip)));
                     let wrapping = Wrapping::of::<A>(dest, (exit, source), len, df && !cut, tos);
                     let wrapping = usual!(frame, wrapping);
-                    let step =
-                        books.enter(record, tally, Direction::Input, signal, len, moment.tick);
+                    let step = books.enter::<A, FIRST>(
+                        record,
+                        recent,
+                        Direction::Input,
+                        signal,
+                        len,
+                        moment.tick,
+                    );
                     A::decrement_ttl(ip);
                     shorten(&mut frame, l3 + len);
                     let client = End::<A> {
@@ -410,10 +441,10 @@ impl<F: Frame> Worker<F> {
         let (id, record) = usual!(frame, known.filter(|(_, record)| record.is_usual(UNUSUAL)));
         let signal = usual!(frame, signal::<A, false>(ip, protocol));
         let ledger = services.ledger();
-        let tally = ledger
-            .dest(record.dest_number())
-            .filter(|dest| dest.available());
-        let tally = usual!(frame, tally);
+        let recent = usual!(frame, ledger.recent(record.dest_number()));
+        if !recent.available() {
+            return Err(frame);
+        }
         let number = HopNumber(record.hop_out);
         let (exit, _) = usual!(frame, hops.usual(number, moment.now, net));
         let usual = record.forward() == Forward::Masq
@@ -423,8 +454,13 @@ impl<F: Frame> Worker<F> {
         if !usual {
             return Err(frame);
         }
-        let books = Books { rules, sums };
-        let step = books.enter(record, tally, Direction::Output, signal, len, moment.tick);
+        let books = Books {
+            rules,
+            sums,
+            ledger,
+        };
+        let step =
+            books.enter::<A, false>(record, recent, Direction::Output, signal, len, moment.tick);
         let virt = End::<A> {
             addr: record.vaddr(),
             port: record.vport(),
@@ -457,22 +493,32 @@ impl<F: Frame> Worker<F> {
 struct Books<'a> {
     rules: Rules<'a>,
     sums: &'a mut Sums,
+    ledger: &'a Ledger,
 }
 
 impl Books<'_> {
     /// Counts a packet of `len` bytes and takes it into its connection's record. What there is to settle beyond it, if
     /// anything.
     #[inline(always)]
-    fn enter<A: Plain>(
+    fn enter<A: Plain, const FIRST: bool>(
         self,
         record: &mut Record<A>,
-        tally: &Tally,
+        recent: &Recent,
         direction: Direction,
         signal: Signal,
         len: usize,
         tick: Tick,
     ) -> Option<Step> {
-        self.sums.add(tally, direction, len);
+        match self.ledger.dest(record.dest_number()) {
+            // What else changes with a new connection is at hand.
+            Some(tally) if FIRST => tally.inbound(len),
+            _ => {
+                if recent.count(direction, len) {
+                    self.ledger.carry(record.dest_number());
+                }
+            }
+        }
+        self.sums.add(direction, len);
         if direction == Direction::Input {
             record.count_packet();
         }

@@ -255,15 +255,14 @@ impl<F: Frame> Worker<F> {
 
     /// Counts a packet of a connection whose dest is in service (`ip_vs_in_stats`, `ip_vs_out_stats`).
     pub(crate) fn account(&mut self, dest: Option<DestId>, bytes: usize, direction: Direction) {
-        let tally = dest.and_then(|id| self.services.ledger().dest(id));
-        let Some(tally) = tally.filter(|tally| tally.available()) else {
+        let line = dest.and_then(|id| self.services.ledger().line(id));
+        let Some(line) = line.filter(|line| line.recent.available()) else {
             return;
         };
-        for tally in [tally, &*self.total] {
-            match direction {
-                Direction::Input => tally.inbound(bytes),
-                Direction::Output => tally.outbound(bytes),
-            }
+        line.count(direction, bytes);
+        match direction {
+            Direction::Input => self.total.inbound(bytes),
+            Direction::Output => self.total.outbound(bytes),
         }
     }
 

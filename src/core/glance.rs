@@ -300,7 +300,7 @@ impl<F: Frame> Worker<F> {
                 Way::Ordinary | Way::Over => None,
             };
             if let Some(dest) = dest {
-                ledger.prefetch(dest);
+                ledger.prefetch_recent(dest);
             }
         }
     }

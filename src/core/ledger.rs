@@ -1,24 +1,52 @@
-//! Where packets are counted: a cache line for each dest, found by its number alone, so that with thousands of them a packet
-//! waits for one line. The control thread opens the accounts, one ledger for each worker, and reads them at any time; a
-//! worker gets the pages of its own with the dests. A service's packets are those of its dests.
+//! Where packets are counted, found by a dest's number alone: its latest ones in a quarter of a cache line, which is all
+//! that those of known connections touch, and the rest in a line of its own. The control thread opens the accounts, one
+//! ledger for each worker, and reads them at any time; a worker gets the pages of its own with the dests. A service's packets
+//! are those of its dests.
 
 use std::ops::Deref;
 use std::sync::Arc;
 
 use ripvs_arch::prefetch_read;
 
+use crate::recent::{InIp, Recent};
 use crate::spec::DestSpec;
 use crate::state::Direction;
-use crate::tally::Tally;
+use crate::tally::{Tally, TallySnapshot};
 use crate::types::DestId;
 
 /// Dests of a page.
 const PAGE: usize = 64;
 
-/// From so many dests on their counters are asked for before they are needed: fewer stay in the cache anyhow.
+/// From so many dests on what changes with their connections is asked for before it is needed: fewer stay in the cache anyhow.
 const MANY: usize = 1024;
 
-type Page = [Tally; PAGE];
+/// From so many dests on, where their packets are counted is asked for too.
+const VERY_MANY: usize = 16 * MANY;
+
+#[derive(Debug)]
+struct Page {
+    recent: [Recent; PAGE],
+    tallies: [Tally; PAGE],
+}
+
+impl Page {
+    #[inline(always)]
+    fn line(&self, place: usize) -> Line<'_> {
+        Line {
+            recent: &self.recent[place],
+            tally: &self.tallies[place],
+        }
+    }
+}
+
+impl Default for Page {
+    fn default() -> Page {
+        Page {
+            recent: std::array::from_fn(|_| Recent::default()),
+            tallies: std::array::from_fn(|_| Tally::default()),
+        }
+    }
+}
 
 /// One worker's counters of all dests, by number: in pages, so that none is moved when more come.
 #[derive(Debug, Default)]
@@ -36,6 +64,15 @@ pub struct Account {
 }
 
 impl Account {
+    fn line(&self) -> Line<'_> {
+        self.page.line(place(self.dest).1)
+    }
+
+    /// All that was counted up to now.
+    pub fn snapshot(&self) -> TallySnapshot {
+        self.line().snapshot()
+    }
+
     /// It, where the worker may know its dest already.
     pub fn again(&self) -> Account {
         Account {
@@ -59,7 +96,34 @@ impl Deref for Account {
     type Target = Tally;
 
     fn deref(&self) -> &Tally {
-        &self.page[place(self.dest).1]
+        self.line().tally
+    }
+}
+
+/// One dest's place in a ledger.
+#[derive(Clone, Copy)]
+pub(crate) struct Line<'a> {
+    /// The latest packets, and what packets need to know.
+    pub recent: &'a Recent,
+    /// All else.
+    pub tally: &'a Tally,
+}
+
+impl Line<'_> {
+    /// All that was counted up to now.
+    pub fn snapshot(self) -> TallySnapshot {
+        self.tally.as_one(|| {
+            let mut sum = self.tally.snapshot();
+            self.recent.add_to(&mut sum);
+            sum
+        })
+    }
+
+    /// Counts a packet.
+    pub fn count(self, direction: Direction, bytes: usize) {
+        if self.recent.count(direction, bytes) {
+            self.recent.carry(self.tally);
+        }
     }
 }
 
@@ -75,8 +139,7 @@ impl Ledger {
     pub fn open(&mut self, dest: DestId, spec: &DestSpec) -> Account {
         let (page, _) = place(dest);
         while self.pages.len() <= page {
-            self.pages
-                .push(Arc::new(std::array::from_fn(|_| Tally::default())));
+            self.pages.push(Arc::default());
         }
         let page = self.pages[page].clone();
         let account = Account {
@@ -84,7 +147,8 @@ impl Ledger {
             dest,
             new: true,
         };
-        account.begin(spec);
+        account.clear();
+        account.line().recent.begin(InIp::of(spec));
         account
     }
 
@@ -106,11 +170,31 @@ impl Ledger {
         self.pages[page] = account.page.clone();
     }
 
-    /// The counters of a dest. There may be some of dests that are not known.
+    /// The place of a dest. There may be some of dests that are not known.
+    #[inline(always)]
+    pub(crate) fn line(&self, dest: DestId) -> Option<Line<'_>> {
+        let (page, place) = place(dest);
+        Some(self.pages.get(page)?.line(place))
+    }
+
+    /// Where the latest packets of a dest are counted.
+    #[inline(always)]
+    pub(crate) fn recent(&self, dest: DestId) -> Option<&Recent> {
+        self.line(dest).map(|line| line.recent)
+    }
+
+    /// Carries a dest's latest packets to its other counters.
+    #[cold]
+    pub(crate) fn carry(&self, dest: DestId) {
+        if let Some(line) = self.line(dest) {
+            line.recent.carry(line.tally);
+        }
+    }
+
+    /// The counters of a dest, but for its latest packets.
     #[inline(always)]
     pub(crate) fn dest(&self, dest: DestId) -> Option<&Tally> {
-        let (page, place) = place(dest);
-        Some(&self.pages.get(page)?[place])
+        self.line(dest).map(|line| line.tally)
     }
 
     /// Whether there are so many dests that it pays to ask for memory beforehand.
@@ -119,11 +203,25 @@ impl Ledger {
         self.pages.len() * PAGE >= MANY
     }
 
-    /// Begins to fetch a dest's counters.
+    /// Whether there are so many that it pays for known connections' packets, too.
+    #[inline]
+    pub(crate) fn is_very_large(&self) -> bool {
+        self.pages.len() * PAGE >= VERY_MANY
+    }
+
+    /// Begins to fetch what changes with a dest's connections.
     #[inline]
     pub(crate) fn prefetch(&self, dest: DestId) {
         if let Some(tally) = self.dest(dest) {
             prefetch_read(tally);
+        }
+    }
+
+    /// Begins to fetch where the packets of a dest's known connections are counted.
+    #[inline]
+    pub(crate) fn prefetch_recent(&self, dest: DestId) {
+        if let Some(line) = self.line(dest) {
+            prefetch_read(line.recent);
         }
     }
 }
@@ -138,21 +236,11 @@ pub(crate) struct Sums {
 }
 
 impl Sums {
-    /// Counts a packet for a dest.
+    /// Counts a packet.
     #[inline(always)]
-    pub fn add(&mut self, dest: &Tally, direction: Direction, bytes: usize) {
-        let at = match direction {
-            Direction::Input => {
-                dest.inbound(bytes);
-                0
-            }
-            Direction::Output => {
-                dest.outbound(bytes);
-                1
-            }
-        };
-        self.packets[at] += 1;
-        self.bytes[at] += bytes as u64;
+    pub fn add(&mut self, direction: Direction, bytes: usize) {
+        self.packets[direction as usize] += 1;
+        self.bytes[direction as usize] += bytes as u64;
     }
 
     /// Writes them, at the end of a burst.
@@ -170,14 +258,15 @@ mod tests {
     use super::*;
     use crate::spec::{Forward, SchedKind};
     use crate::testing::{mac, Rig};
-    use crate::types::proto;
+    use crate::types::{proto, Af};
 
     #[test]
     fn with_many_dests_each_packet_of_a_burst_is_counted_at_its_own() {
         let mut rig = Rig::new(1);
         let service = rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Rr);
         let dest = |n| rig.dest(service, "10.0.0.11", 1000 + n, Forward::Route);
-        let dests: Vec<DestId> = (0..MANY as u16 + 1).map(dest).collect();
+        let dests: Vec<DestId> = (0..VERY_MANY as u16 + 1).map(dest).collect();
+        assert!(rig.workers[0].services.ledger().is_very_large());
         let burst = |clients: std::ops::Range<u16>| {
             let frame = |client| {
                 let header = Ip::new(
@@ -211,17 +300,50 @@ mod tests {
         for dest in [DestId(130), DestId(0), DestId(131), DestId(63)] {
             let account = control.open(dest, &spec);
             worker.take(&account);
-            let line = worker.dest(dest).unwrap();
-            line.inbound(40);
-            assert_eq!(account.snapshot().in_bytes, 40);
-            assert!(std::ptr::eq(line, &*account));
+            let line = worker.line(dest).unwrap();
+            line.tally.inbound(40);
+            line.count(Direction::Input, 60);
+            line.count(Direction::Output, 70);
+            let seen = account.snapshot();
+            assert_eq!((seen.in_bytes, seen.out_bytes), (100, 70));
+            assert!(line.recent.available() && line.recent.is_in_ip(Af::V4));
+            assert!(std::ptr::eq(line.tally, &*account));
         }
-        assert_eq!(worker.dest(DestId(131)).unwrap().snapshot().in_packets, 1);
+        assert_eq!(worker.line(DestId(131)).unwrap().snapshot().in_packets, 2);
         assert_eq!(
             control.open(DestId(131), &spec).snapshot(),
             Default::default()
         );
-        assert_eq!(worker.dest(DestId(130)).unwrap().snapshot().in_packets, 1);
+        assert_eq!(worker.line(DestId(130)).unwrap().snapshot().in_packets, 2);
         assert!(worker.dest(DestId(192)).is_none());
+    }
+
+    #[test]
+    fn a_reader_sees_counters_that_never_go_back_while_they_are_carried() {
+        const PACKETS: u64 = 20_000_000;
+        let mut ledger = Ledger::default();
+        let account = ledger.open(DestId(7), &Rig::dest_spec("10.0.0.1", 80, Forward::Route));
+        let line = ledger.line(DestId(7)).unwrap();
+        let ended = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let mut last = (0, 0);
+                while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+                    let now = account.snapshot();
+                    let now = (now.in_packets, now.in_bytes);
+                    assert!(now.0 >= last.0 && now.1 >= last.1, "{now:?} after {last:?}");
+                    assert!(now.0 <= PACKETS && now.1 <= 60 * PACKETS, "{now:?}");
+                    last = now;
+                }
+            });
+            for n in 0..PACKETS {
+                line.count(Direction::Input, 60);
+                if n % 64 == 0 {
+                    line.recent.carry(line.tally);
+                }
+            }
+            ended.store(true, std::sync::atomic::Ordering::Relaxed);
+        });
+        assert_eq!(account.snapshot().in_packets, PACKETS);
     }
 }

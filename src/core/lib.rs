@@ -33,6 +33,7 @@ mod own;
 mod owner;
 mod packet;
 mod plain;
+mod recent;
 mod related;
 mod rewrite;
 pub mod sched;

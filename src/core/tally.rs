@@ -1,14 +1,13 @@
-//! Traffic counters of one service or dest at one worker: a cache line that its worker alone writes and the control thread
-//! reads at any time. Summing over workers, rates and zeroing are the control thread's business.
+//! Traffic counters of one dest at one worker, or of all its traffic: a cache line that its worker alone writes and the
+//! control thread reads at any time. Summing over workers, rates and zeroing are the control thread's business.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicU8, Ordering::Relaxed};
+use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use std::sync::atomic::{fence, AtomicU32, AtomicU64};
 
 use crate::hop::HopNumber;
-use crate::spec::{DestSpec, TunnelCsum, TunnelKind};
-use crate::types::Af;
 
-/// What one worker counted for one service, one dest or altogether; and what else its packets need to know of a dest, so
-/// that they need no other line.
+/// What one worker counted for one dest or altogether. A dest's latest packets are not in it yet: see
+/// [`Account::snapshot`](crate::ledger::Account::snapshot).
 ///
 /// Writes are a load and a store, not a locked addition: there is one writer.
 #[derive(Debug, Default)]
@@ -25,10 +24,8 @@ pub struct Tally {
     refs: AtomicU32,
     /// The way to the dest that its last new connection found, for the next one.
     hop: AtomicU32,
-    /// Whether the dest is in its service at present.
-    available: AtomicBool,
-    /// The family of its tunnel, plus 1, where that is IP in IP, and there is no more to it; 0 otherwise.
-    in_ip: AtomicU8,
+    /// How often latest packets began to be carried here, and were: odd while they are.
+    carries: AtomicU32,
 }
 
 /// The figures of a [`Tally`] at one moment; bytes are those of IP packets, headers included.
@@ -52,21 +49,6 @@ pub struct TallySnapshot {
     pub persistent: u32,
     /// Connection records of any kind that refer to the dest now.
     pub refs: u32,
-}
-
-/// What a [`Tally`] notes of a dest's tunnel.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct InIp(u8);
-
-impl InIp {
-    pub(crate) fn of(dest: &DestSpec) -> InIp {
-        let plain = dest.tunnel == TunnelKind::Ipip && dest.tunnel_csum != TunnelCsum::Full;
-        InIp(if plain {
-            1 + Af::of(dest.addr) as u8
-        } else {
-            0
-        })
-    }
 }
 
 fn add(counter: &AtomicU64, n: u64) {
@@ -128,33 +110,26 @@ impl Tally {
         change(&self.refs, by);
     }
 
-    /// Whether the dest is in its service, and its packets count.
-    #[inline(always)]
-    pub(crate) fn available(&self) -> bool {
-        self.available.load(Relaxed)
+    /// Does something that moves counts from elsewhere to here, so that [`Tally::as_one`] sees all of it or nothing.
+    pub(crate) fn carry(&self, moves: impl FnOnce()) {
+        let carries = self.carries.load(Relaxed);
+        self.carries.store(carries.wrapping_add(1), Relaxed);
+        fence(Release);
+        moves();
+        self.carries.store(carries.wrapping_add(2), Release);
     }
 
-    /// Whether its tunnel is IP in IP of that family, and there is no more to it.
-    #[inline(always)]
-    pub(crate) fn is_in_ip(&self, af: Af) -> bool {
-        self.in_ip.load(Relaxed) == 1 + af as u8
-    }
-
-    /// Notes what kind of tunnel leads to it.
-    pub(crate) fn set_tunnel(&self, tunnel: InIp) {
-        self.in_ip.store(tunnel.0, Relaxed);
-    }
-
-    /// Begins from nought as that of a dest which has just come into its service, while no worker knows it.
-    pub(crate) fn begin(&self, dest: &DestSpec) {
-        self.clear();
-        self.set_tunnel(InIp::of(dest));
-        self.set_available(true);
-    }
-
-    /// Notes that the dest has come into its service, or left it.
-    pub(crate) fn set_available(&self, available: bool) {
-        self.available.store(available, Relaxed);
+    /// Reads something together with this, as of one moment with regard to what is carried from one to the other.
+    pub(crate) fn as_one<T>(&self, read: impl Fn() -> T) -> T {
+        loop {
+            let before = self.carries.load(Acquire);
+            let seen = read();
+            fence(Acquire);
+            if before.is_multiple_of(2) && self.carries.load(Relaxed) == before {
+                return seen;
+            }
+            std::thread::yield_now();
+        }
     }
 
     /// The way to the dest.
@@ -170,7 +145,7 @@ impl Tally {
     }
 
     /// Sets all to nought, while no worker uses it.
-    fn clear(&self) {
+    pub(crate) fn clear(&self) {
         for counter in [
             &self.conns,
             &self.in_packets,
@@ -204,6 +179,14 @@ impl Tally {
             persistent: self.persistent.load(Relaxed),
             refs: self.refs.load(Relaxed),
         }
+    }
+}
+
+impl std::iter::Sum for TallySnapshot {
+    fn sum<I: Iterator<Item = TallySnapshot>>(snapshots: I) -> TallySnapshot {
+        let mut sum = TallySnapshot::default();
+        snapshots.for_each(|snapshot| sum += snapshot);
+        sum
     }
 }
 

@@ -9,7 +9,7 @@ use ripvs_packet::memory::{MemFrame, MemIo};
 use ripvs_packet::{PacketIo, PortId};
 
 use crate::delta::{ConnEntry, Delta};
-use crate::ledger::Ledger;
+use crate::ledger::{Ledger, Line};
 use crate::message::Msg;
 use crate::net::{IfAddr, Iface, NetConfig, NetDelta, LO};
 use crate::spec::{
@@ -51,7 +51,7 @@ impl Post<MemFrame> for Io<'_> {
 
 /// The balancer and its surroundings.
 pub struct Rig {
-    workers: Vec<Worker<MemFrame>>,
+    pub workers: Vec<Worker<MemFrame>>,
     mem: MemIo,
     rings: VecDeque<(WorkerId, Msg<MemFrame>)>,
     /// The moment; tests move it.
@@ -261,11 +261,8 @@ impl Rig {
 
     /// What all workers counted for a dest.
     pub fn tally(&self, dest: DestId) -> TallySnapshot {
-        let mut sum = TallySnapshot::default();
-        for tally in self.ledgers.iter().filter_map(|ledger| ledger.dest(dest)) {
-            sum += tally.snapshot();
-        }
-        sum
+        let lines = self.ledgers.iter().filter_map(|ledger| ledger.line(dest));
+        lines.map(Line::snapshot).sum()
     }
 
     /// Connections that the worker which schedules for a service charges a dest with.

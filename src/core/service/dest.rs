@@ -11,9 +11,9 @@ use super::{forget, protocol, Services};
 use crate::hop::HopNumber;
 use crate::ledger::Account;
 use crate::message::Load;
+use crate::recent::InIp;
 use crate::sched::{Member, Slot};
 use crate::spec::{DestSpec, Forward, ServiceKey};
-use crate::tally::InIp;
 use crate::types::{DestId, ServiceId, WorkerId};
 
 #[cfg_attr(test, derive(Debug))]
@@ -117,10 +117,10 @@ impl Services {
             entered.overloaded = old.overloaded && new.upper != 0;
             entered.told = old.told;
             let was_in = old.service;
-            if let Some(tally) = self.ledger.dest(new.id) {
-                tally.set_available(true);
-                tally.set_hop(HopNumber::default());
-                tally.set_tunnel(new.tunnel);
+            if let Some(line) = self.ledger.line(new.id) {
+                line.recent.set_available(true);
+                line.recent.set_tunnel(new.tunnel);
+                line.tally.set_hop(HopNumber::default());
             }
             // One that comes back has the address that it had, which is counted already.
             if old.vaddr == vaddr {
@@ -172,8 +172,8 @@ impl Services {
             dest.overloaded = false;
         }
         let (service, overloaded) = (dest.service, dest.overloaded);
-        if let Some(tally) = self.ledger.dest(id) {
-            tally.set_tunnel(InIp::of(&spec));
+        if let Some(line) = self.ledger.line(id) {
+            line.recent.set_tunnel(InIp::of(&spec));
         }
         let Some(entry) = self.get_mut(service) else {
             return;
@@ -217,8 +217,8 @@ impl Services {
         dest.available = false;
         let noted = matches!(dest.forward, Forward::Masq | Forward::Tunnel);
         let (service, spec) = (dest.service, noted.then(|| dest.spec.clone()));
-        if let Some(tally) = self.ledger.dest(id) {
-            tally.set_available(false);
+        if let Some(line) = self.ledger.line(id) {
+            line.recent.set_available(false);
         }
         if let Some(spec) = spec {
             self.forget_way(id, &spec);

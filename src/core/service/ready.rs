@@ -10,9 +10,9 @@ use super::dest::Loads;
 use super::{Service, Services};
 use crate::growing::GrowMap;
 use crate::ledger::Account;
+use crate::recent::InIp;
 use crate::sched::{Expirations, Group, Member};
 use crate::spec::{DestSpec, Forward, ServiceKey, ServiceSpec};
-use crate::tally::InIp;
 use crate::types::{DestId, ServiceId};
 
 /// A service that is to be taken in, with dests of it. What the worker has no more use for is left in it.
@@ -262,8 +262,8 @@ mod tests {
                 services.is_tunnel(addr, TunnelKind::Ipip),
                 services
                     .ledger()
-                    .dest(DestId(n.into()))
-                    .map(|t| t.available()),
+                    .line(DestId(n.into()))
+                    .map(|line| line.recent.available()),
             );
             text += &format!("{of_addr:?}\n");
         }

@@ -2,11 +2,11 @@
 //! average over sums of every two seconds, by the kernel's arithmetic (net/netfilter/ipvs/ip_vs_est.c, 6.1), its roundings
 //! included. Zeroing moves a baseline; the workers' counters never go back.
 
-use std::ops::Deref;
 use std::time::Duration;
 
 use ripvs_api::ipvs::Stats;
-use ripvs_core::tally::{Tally, TallySnapshot};
+use ripvs_core::ledger::Account;
+use ripvs_core::tally::TallySnapshot;
 
 /// Time between two sums.
 pub const PERIOD: Duration = Duration::from_secs(2);
@@ -31,13 +31,9 @@ pub struct Estimator {
     averages: [u64; 5],
 }
 
-/// The sum over all workers.
-pub fn total<T: Deref<Target = Tally>>(tallies: &[T]) -> TallySnapshot {
-    let mut sum = TallySnapshot::default();
-    for tally in tallies {
-        sum += tally.snapshot();
-    }
-    sum
+/// What all workers counted for a dest.
+pub fn total(accounts: &[Account]) -> TallySnapshot {
+    accounts.iter().map(Account::snapshot).sum()
 }
 
 /// Connections, packets in and out, bytes in and out.

@@ -312,7 +312,7 @@ impl Master {
         let ids: Vec<ServiceId> = match key {
             Some(key) => vec![self.need(key)?],
             None => {
-                self.estimator.zero(&total(&self.totals));
+                self.estimator.zero(&self.traffic());
                 self.by_key.values().copied().collect()
             }
         };
@@ -328,7 +328,7 @@ impl Master {
     /// Begins to sum all counters up, every [`super::stats::PERIOD`]. Dests in the trash are left alone, as in the kernel.
     /// [`Master::go_on_estimating`] does it: with many services it is not the work of a moment.
     pub fn begin_estimate(&mut self) {
-        self.estimator.tick(&total(&self.totals));
+        self.estimator.tick(&self.traffic());
         self.estimating = Some(0);
     }
 
@@ -362,9 +362,14 @@ impl Master {
         false
     }
 
+    /// What all workers counted altogether.
+    fn traffic(&self) -> TallySnapshot {
+        self.totals.iter().map(|total| total.snapshot()).sum()
+    }
+
     /// All traffic, as `/proc/net/ip_vs_stats` has it.
     pub fn total_stats(&self) -> ipvs::Stats {
-        self.estimator.stats(&total(&self.totals))
+        self.estimator.stats(&self.traffic())
     }
 
     /// One worker's traffic as counted up to now, as a line of `/proc/net/ip_vs_stats_percpu`.

@@ -5,6 +5,7 @@ mod allocations;
 mod alone;
 mod control;
 mod count;
+mod distance;
 mod document;
 #[cfg(test)]
 mod growth;

@@ -16,6 +16,7 @@ use std::io::{ErrorKind, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use crate::distance::round_trip;
 use crate::stats::{median, spread};
 use crate::traffic::write_pcap;
 use cases::Case;
@@ -180,6 +181,8 @@ struct Outcome {
     /// Of the bare loop; empty where there is none for the case.
     floor: Vec<f64>,
     ripvsd: Vec<f64>,
+    /// With hand-over, nanoseconds that a cache line takes from one worker's core to the other's and back.
+    apart: Option<f64>,
 }
 
 impl Outcome {
@@ -302,6 +305,7 @@ fn compare(options: &Options, case: &Case, dir: &Path) -> Result<Outcome, String
         testpmd: Vec::new(),
         floor: Vec::new(),
         ripvsd: Vec::new(),
+        apart: None,
     };
     for _ in 0..options.rounds() {
         let plain = measure(&mut testpmd, threads, length / 4, length)?;
@@ -312,6 +316,9 @@ fn compare(options: &Options, case: &Case, dir: &Path) -> Result<Outcome, String
         }
         let full = measure(&mut ripvsd, threads, settle, length)?;
         outcome.ripvsd.push(full);
+    }
+    if case.hands_over() {
+        outcome.apart = round_trip([0, 1]);
     }
     if let Some(floor) = &mut floor {
         floor.process().resume();

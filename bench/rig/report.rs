@@ -35,6 +35,12 @@ pub fn row(outcome: &Outcome) {
         target.map_or(String::new(), |target| format!("{target:.0}")),
         full / plain,
     );
+    if let Some(apart) = outcome.apart {
+        println!(
+            "{:46} | a cache line goes from one core to the other and back in {apart:.0} ns",
+            ""
+        );
+    }
 }
 
 /// Writes the results: a CSV file with a line a case, and a plot.
@@ -44,13 +50,16 @@ pub fn row(outcome: &Outcome) {
 pub fn write(dir: &Path, outcomes: &[Outcome]) -> Result<(), String> {
     let path = dir.join("packets.csv");
     let mut text = format!("# {}\n", machine());
-    text += "case,flows,dests,services,testpmd_ns,testpmd_spread,floor_ns,floor_added_ns,ripvsd_ns,ripvsd_spread,ripvsd_mpps,added_ns,added_spread,target_ns,ratio,rounds\n";
+    text += "case,flows,dests,services,testpmd_ns,testpmd_spread,floor_ns,floor_added_ns,ripvsd_ns,ripvsd_spread,ripvsd_mpps,added_ns,added_spread,target_ns,ratio,rounds,cores_apart_ns\n";
     for outcome in outcomes {
         let (plain, plain_spread) = summary(&outcome.testpmd);
         let (full, full_spread) = summary(&outcome.ripvsd);
         let (added, added_spread) = summary(&outcome.added());
         let case = &outcome.case;
         let target = case.target().map_or(String::new(), |t| t.to_string());
+        let apart = outcome
+            .apart
+            .map_or(String::new(), |apart| format!("{apart:.0}"));
         let floor = match outcome.floor[..] {
             [] => ",".to_string(),
             _ => format!(
@@ -62,7 +71,7 @@ pub fn write(dir: &Path, outcomes: &[Outcome]) -> Result<(), String> {
         // Writing to a string does not fail.
         let _ = writeln!(
             text,
-            "\"{case}\",{},{},{},{plain:.2},{plain_spread:.2},{floor},{full:.2},{full_spread:.2},{:.3},{added:.2},{added_spread:.2},{target},{:.3},{}",
+            "\"{case}\",{},{},{},{plain:.2},{plain_spread:.2},{floor},{full:.2},{full_spread:.2},{:.3},{added:.2},{added_spread:.2},{target},{:.3},{},{apart}",
             case.flows,
             case.dests,
             case.services,

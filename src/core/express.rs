@@ -122,7 +122,7 @@ impl<F: Frame> Worker<F> {
             disturbed: false,
         };
         let mut frames = frames.drain(..);
-        // Where there are many dests, each piece's counters are asked for while the one before is dealt with: by then its
+        // Where there are very many dests, each piece's counters are asked for while the one before is dealt with: by then its
         // records have come, which say whose counters they are.
         let many = self.services.ledger().is_very_large();
         let mut pieces = glances.chunks(if many { PIECE } else { usize::MAX });

@@ -1,5 +1,5 @@
 //! Where packets are counted, found by a dest's number alone: its latest ones in a quarter of a cache line, which is all
-//! that those of known connections touch, and the rest in a line of its own. The control thread opens the accounts, one
+//! that most of those of known connections touch, and the rest in a line of its own. The control thread opens the accounts, one
 //! ledger for each worker, and reads them at any time; a worker gets the pages of its own with the dests. A service's packets
 //! are those of its dests.
 
@@ -291,6 +291,63 @@ mod tests {
             let most = packets.iter().copied().max().unwrap_or(0);
             assert_eq!((used, packets.iter().sum::<u64>(), most), wanted);
         }
+    }
+
+    #[test]
+    fn packets_in_both_directions_are_carried_to_their_dest_s_account() {
+        let mut rig = Rig::new(1);
+        let service = rig.service(proto::UDP, "192.0.2.100", 53, SchedKind::Rr);
+        let dests =
+            ["10.0.0.11", "10.0.0.12"].map(|addr| rig.dest(service, addr, 53, Forward::Masq));
+        let packet = |from: (&str, u16), to: (&str, u16)| {
+            let header = Ip::new(from.0.parse().unwrap(), to.0.parse().unwrap());
+            header.udp((from.1, to.1), &[7; 18])
+        };
+        let request = packet(("198.18.0.1", 1000), ("192.0.2.100", 53));
+        let frame = ethernet(mac(0), [2, 0, 0, 0, 9, 9], &request);
+        assert_eq!(rig.send(0, &frame).len(), 1);
+        let server = usize::from(rig.tally(dests[1]).in_packets == 1);
+        let addr = ["10.0.0.11", "10.0.0.12"][server];
+        let answer = packet((addr, 53), ("198.18.0.1", 1000));
+        let answer = ethernet(mac(1), [2, 0, 0, 0, 2, 1], &answer);
+        for (direction, iface, frame) in [
+            (Direction::Input, 0, &frame),
+            (Direction::Output, 1, &answer),
+        ] {
+            let ledger = rig.workers[0].services.ledger();
+            let line = ledger.line(dests[server]).unwrap();
+            line.recent.carry(line.tally);
+            // One byte less than is carried.
+            (0..35_791).for_each(|_| line.count(direction, 60_000));
+            line.count(direction, 23_647);
+            let before = line.snapshot();
+            let known = line.tally.snapshot();
+            assert_eq!(rig.send(iface, frame).len(), 1);
+            let ledger = rig.workers[0].services.ledger();
+            let carried = ledger.dest(dests[server]).unwrap().snapshot();
+            assert_eq!(carried, rig.tally(dests[server]));
+            let counted = match direction {
+                Direction::Input => [
+                    before.in_packets,
+                    before.in_bytes,
+                    carried.in_packets,
+                    carried.in_bytes,
+                ],
+                Direction::Output => [
+                    before.out_packets,
+                    before.out_bytes,
+                    carried.out_packets,
+                    carried.out_bytes,
+                ],
+            };
+            assert_eq!(
+                counted[2..],
+                [counted[0] + 1, counted[1] + 46],
+                "{direction:?}"
+            );
+            assert_ne!(known, carried);
+        }
+        assert_eq!(rig.tally(dests[1 - server]), TallySnapshot::default());
     }
 
     #[test]

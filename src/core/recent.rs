@@ -20,8 +20,8 @@ const AVAILABLE: u32 = 1 << 31;
 /// Where the family of a plain tunnel is, plus 1.
 const IN_IP: u32 = 29;
 
-/// What one worker counted for one dest lately: packets and bytes from clients, packets and bytes from servers. That worker
-/// alone writes it, without locked instructions.
+/// What one worker counted for one dest lately: packets and bytes from clients, packets and bytes from servers. Once
+/// the worker knows the dest it alone writes it, without locked instructions.
 #[derive(Debug, Default)]
 #[repr(align(16))]
 pub(crate) struct Recent([[AtomicU32; 2]; 2]);
@@ -42,7 +42,7 @@ impl InIp {
 }
 
 impl Recent {
-    /// Counts an IP packet of 20 to 65,535 bytes; true if it is time to [carry](Self::carry) it to the dest's tally.
+    /// Counts an IP packet, which has 20 bytes at least; true if it is time to [carry](Self::carry) it to the dest's tally.
     #[inline(always)]
     pub fn count(&self, direction: Direction, bytes: usize) -> bool {
         let [packets, sum] = &self.0[direction as usize];

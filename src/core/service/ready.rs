@@ -136,8 +136,9 @@ impl Services {
             }
             // A new one's is as it is to be.
             if !dest.new {
-                if let Some(tally) = self.ledger.dest(dest.id) {
-                    prefetch_write(tally);
+                if let Some(line) = self.ledger.line(dest.id) {
+                    prefetch_write(line.recent);
+                    prefetch_write(line.tally);
                 }
             }
         }

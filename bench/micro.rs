@@ -175,6 +175,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     if options.rounds == 0 || options.packets == 0 || options.flows.contains(&0) {
         return Err("rounds, packets and flows: at least 1 each".into());
     }
+    println!("A worker alone, in memory; ns a packet, medians; spread: half the distance of the quartiles.");
     println!(
         "{:8} {:>9}  {:>9} {:>9} {:>9} {:>9} {:>9}",
         "mode", "flows", "macswap", "ripvs", "added", "spread", "at best"

@@ -8,7 +8,7 @@ use super::cases::Case;
 use super::process::Process;
 use super::ripvsd::Ripvsd;
 use super::testpmd::Testpmd;
-use super::{in_temp_dir, Input};
+use super::{in_temp_dir, Input, PART};
 use crate::machine::stolen;
 use crate::micro::Mode;
 use crate::stats::median;
@@ -17,7 +17,7 @@ use crate::stats::median;
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Seconds for which nothing is to be lost, once quietly and once while the configuration changes.
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = SECONDS)]
     seconds: u64,
     /// Rounds of latency, in turn.
     #[arg(long, default_value_t = 5)]
@@ -35,6 +35,9 @@ pub struct Options {
     #[arg(long)]
     no_huge: bool,
 }
+
+/// Seconds of a whole run, where nobody wants more.
+const SECONDS: u64 = 20;
 
 /// The core of what forwards.
 const CORE: usize = 1;
@@ -165,6 +168,9 @@ struct Row {
 /// # Errors
 /// A program cannot be run, or does not do what it is measured for.
 pub fn run(options: &Options) -> Result<(), String> {
+    if options.rounds == 0 || options.seconds == 0 {
+        return Err("--rounds and --seconds: at least 1".into());
+    }
     in_temp_dir(|dir| run_in(options, dir))
 }
 
@@ -241,6 +247,8 @@ fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
     );
     testpmd.running().resume();
     match &options.results {
+        // A short run does not take the place of a whole one.
+        Some(results) if options.seconds < SECONDS => write(&results.join(PART), &rows),
         Some(results) => write(results, &rows),
         None => Ok(()),
     }
@@ -322,6 +330,7 @@ fn write(dir: &Path, rows: &[Row]) -> Result<(), String> {
             run.away[1] as f64 / 1e6,
         );
     }
+    std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let path = dir.join("paced.csv");
     std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
@@ -329,6 +338,21 @@ fn write(dir: &Path, rows: &[Row]) -> Result<(), String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn no_time_and_no_round_are_no_run() {
+        for (seconds, rounds) in [(0, 1), (1, 0)] {
+            let options = Options {
+                seconds,
+                rounds,
+                bin: PathBuf::new(),
+                generator: PathBuf::new(),
+                results: None,
+                no_huge: true,
+            };
+            assert!(run(&options).unwrap_err().contains("at least 1"));
+        }
+    }
 
     #[test]
     fn what_the_generator_says_is_read() {

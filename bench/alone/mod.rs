@@ -18,6 +18,9 @@ use crate::stats::{median, spread};
 use crate::traffic::{Proto, Traffic};
 use rounds::Rounds;
 
+/// Rounds of a whole run, where nobody wants more.
+const ROUNDS: usize = 7;
+
 /// What is measured.
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
@@ -28,7 +31,7 @@ pub struct Options {
     #[arg(long)]
     list: bool,
     /// Rounds of each kind.
-    #[arg(long, default_value_t = 7)]
+    #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,
     /// The directory where results are kept.
     #[arg(long)]
@@ -266,7 +269,7 @@ pub fn run(options: &Options) -> Result<(), String> {
     match &options.results {
         None => Ok(()),
         Some(dir) => {
-            let dir = match words.is_empty() {
+            let dir = match words.is_empty() && options.rounds >= ROUNDS {
                 true => dir.clone(),
                 false => dir.join(PART),
             };

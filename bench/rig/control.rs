@@ -14,7 +14,7 @@ use ripvs_api::ipvs::{DestConfig, DestKey, Request, ServiceKey};
 use super::cases::Case;
 use super::process::busiest;
 use super::ripvsd::Ripvsd;
-use super::{in_temp_dir, Input, Subject};
+use super::{in_temp_dir, Input, Subject, PART};
 use crate::micro::Mode;
 use crate::stats::{median, percentile, spread};
 
@@ -22,7 +22,7 @@ use crate::stats::{median, percentile, spread};
 #[derive(Clone, Debug, clap::Args)]
 pub struct Options {
     /// Rounds of each.
-    #[arg(long, default_value_t = 5)]
+    #[arg(long, default_value_t = ROUNDS)]
     rounds: usize,
     /// Connections that are listed.
     #[arg(long, default_value_t = 8_000_000)]
@@ -37,6 +37,9 @@ pub struct Options {
     #[arg(long)]
     no_huge: bool,
 }
+
+/// Rounds of a whole run, where nobody wants more.
+const ROUNDS: usize = 5;
 
 const SERVICES: u32 = 20_000;
 const DESTS: u32 = 8;
@@ -115,6 +118,11 @@ pub fn run(options: &Options) -> Result<(), String> {
             row.name, row.unit, row.value, row.spread, row.target
         );
     }
+    let results = match options.rounds < ROUNDS {
+        true => results.join(PART),
+        false => results.clone(),
+    };
+    std::fs::create_dir_all(&results).map_err(|error| format!("{}: {error}", results.display()))?;
     let path = results.join("control.csv");
     std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
 }

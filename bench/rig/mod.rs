@@ -69,7 +69,8 @@ impl Options {
 
     /// Whether all cases are measured, as they are meant to be.
     fn whole(&self) -> bool {
-        self.case.is_empty() && !self.quick && self.length.is_none()
+        let long = !self.quick && self.length.is_none() && self.rounds() >= ROUNDS;
+        self.case.is_empty() && long
     }
 
     fn length(&self) -> Duration {
@@ -77,9 +78,12 @@ impl Options {
     }
 
     fn rounds(&self) -> usize {
-        self.rounds.unwrap_or(if self.quick { 5 } else { 7 })
+        self.rounds.unwrap_or(if self.quick { 5 } else { ROUNDS })
     }
 }
+
+/// Rounds of a whole run, where nobody wants more.
+const ROUNDS: usize = 7;
 
 /// Where packets come from.
 struct Input {

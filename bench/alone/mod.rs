@@ -13,7 +13,7 @@ use nix::time::{clock_gettime, ClockId};
 use ripvs_core::SchedKind;
 
 use crate::micro::Mode;
-use crate::rig::{say, NO_CASE, PART};
+use crate::rig::{kept_in, say, NO_CASE};
 use crate::stats::{median, spread};
 use crate::traffic::{Proto, Traffic};
 use rounds::Rounds;
@@ -269,13 +269,9 @@ pub fn run(options: &Options) -> Result<(), String> {
     match &options.results {
         None => Ok(()),
         Some(dir) => {
-            let dir = match words.is_empty() && options.rounds >= ROUNDS {
-                true => dir.clone(),
-                false => dir.join(PART),
-            };
-            let path = dir.join("alone.csv");
-            let written = fs::create_dir_all(&dir).and_then(|()| fs::write(&path, csv));
-            written.map_err(|error| format!("{}: {error}", path.display()))
+            let whole = words.is_empty() && options.rounds >= ROUNDS;
+            let path = kept_in(dir, whole)?.join("alone.csv");
+            fs::write(&path, csv).map_err(|error| format!("{}: {error}", path.display()))
         }
     }
 }

@@ -14,7 +14,7 @@ use ripvs_api::ipvs::{DestConfig, DestKey, Request, ServiceKey};
 use super::cases::Case;
 use super::process::busiest;
 use super::ripvsd::Ripvsd;
-use super::{in_temp_dir, Input, Subject, PART};
+use super::{in_temp_dir, kept_in, Input, Subject};
 use crate::micro::Mode;
 use crate::stats::{median, percentile, spread};
 
@@ -118,12 +118,7 @@ pub fn run(options: &Options) -> Result<(), String> {
             row.name, row.unit, row.value, row.spread, row.target
         );
     }
-    let results = match options.rounds < ROUNDS {
-        true => results.join(PART),
-        false => results.clone(),
-    };
-    std::fs::create_dir_all(&results).map_err(|error| format!("{}: {error}", results.display()))?;
-    let path = results.join("control.csv");
+    let path = kept_in(results, options.rounds >= ROUNDS)?.join("control.csv");
     std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
 }
 

@@ -131,7 +131,7 @@ impl Input {
 }
 
 /// Where below the results those go that are not of a whole run.
-pub const PART: &str = "part";
+const PART: &str = "part";
 
 /// What there is to say where no case is wanted.
 pub const NO_CASE: &str = "no case has all of that in its name; --list names them";
@@ -227,6 +227,19 @@ pub fn say(names: Vec<String>) -> Result<(), String> {
     }
 }
 
+/// The directory for results of a suite, those of a part of it apart, so that they do not take the place of whole ones.
+///
+/// # Errors
+/// It cannot be made.
+pub fn kept_in(results: &Path, whole: bool) -> Result<PathBuf, String> {
+    let dir = match whole {
+        true => results.to_path_buf(),
+        false => results.join(PART),
+    };
+    std::fs::create_dir_all(&dir).map_err(|error| format!("{}: {error}", dir.display()))?;
+    Ok(dir)
+}
+
 /// Does something with a directory for its files, which go afterwards.
 fn in_temp_dir<T>(f: impl FnOnce(&Path) -> Result<T, String>) -> Result<T, String> {
     let dir = std::env::temp_dir().join(format!("ripvs-bench-{}", std::process::id()));
@@ -260,12 +273,12 @@ fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
         }
         // A long table is not lost with its end, nor does a part of it take the place of a whole one.
         if let Some(results) = &options.results {
-            report::write(&results.join(PART), &outcomes)?;
+            report::write(&kept_in(results, false)?, &outcomes)?;
         }
     }
     let whole = options.whole() && failed.is_empty();
     if let Some(results) = options.results.as_ref().filter(|_| whole) {
-        report::write(results, &outcomes)?;
+        report::write(&kept_in(results, true)?, &outcomes)?;
     }
     match &failed[..] {
         [] => Ok(()),

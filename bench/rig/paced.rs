@@ -8,7 +8,7 @@ use super::cases::Case;
 use super::process::Process;
 use super::ripvsd::Ripvsd;
 use super::testpmd::Testpmd;
-use super::{in_temp_dir, Input, PART};
+use super::{in_temp_dir, kept_in, Input};
 use crate::machine::stolen;
 use crate::micro::Mode;
 use crate::stats::median;
@@ -247,9 +247,7 @@ fn run_in(options: &Options, dir: &Path) -> Result<(), String> {
     );
     testpmd.running().resume();
     match &options.results {
-        // A short run does not take the place of a whole one.
-        Some(results) if options.seconds < SECONDS => write(&results.join(PART), &rows),
-        Some(results) => write(results, &rows),
+        Some(results) => write(&kept_in(results, options.seconds >= SECONDS)?, &rows),
         None => Ok(()),
     }
 }
@@ -330,7 +328,6 @@ fn write(dir: &Path, rows: &[Row]) -> Result<(), String> {
             run.away[1] as f64 / 1e6,
         );
     }
-    std::fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     let path = dir.join("paced.csv");
     std::fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))
 }

@@ -80,7 +80,6 @@ pub fn write(dir: &Path, outcomes: &[Outcome]) -> Result<(), String> {
             outcome.ripvsd.len(),
         );
     }
-    fs::create_dir_all(dir).map_err(|error| format!("{}: {error}", dir.display()))?;
     fs::write(&path, text).map_err(|error| format!("{}: {error}", path.display()))?;
     plot::added_by_flows(&dir.join("added.svg"), outcomes)
 }

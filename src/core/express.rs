@@ -128,12 +128,12 @@ impl<F: Frame> Worker<F> {
         let mut pieces = glances.chunks(if many { PIECE } else { usize::MAX });
         let mut next = pieces.next().unwrap_or_default();
         if many {
-            self.foresee_tallies(next);
+            self.foresee_counters(next);
         }
         while !next.is_empty() {
             let piece = std::mem::replace(&mut next, pieces.next().unwrap_or_default());
             if many {
-                self.foresee_tallies(next);
+                self.foresee_counters(next);
             }
             self.take_piece(&mut moment, (port, fresh), &mut frames, piece, io);
         }
@@ -319,17 +319,15 @@ impl<F: Frame> Worker<F> {
             rules,
             sums,
             ledger,
+            recent,
+            direction: Direction::Input,
+            signal,
+            len,
+            tick: moment.tick,
         };
         let step = match record.forward() {
             Forward::Route if fits => {
-                let step = books.enter::<A, FIRST>(
-                    record,
-                    recent,
-                    Direction::Input,
-                    signal,
-                    len,
-                    moment.tick,
-                );
+                let step = books.enter::<A, FIRST>(record);
                 A::decrement_ttl(ip);
                 shorten(&mut frame, l3 + len);
                 exit.send(frame, l3, net, io);
@@ -337,14 +335,7 @@ impl<F: Frame> Worker<F> {
             }
             // A UDP datagram without a checksum gets one.
             Forward::Masq if fits && !lacks_checksum::<A>(ip, protocol) => {
-                let step = books.enter::<A, FIRST>(
-                    record,
-                    recent,
-                    Direction::Input,
-                    signal,
-                    len,
-                    moment.tick,
-                );
+                let step = books.enter::<A, FIRST>(record);
                 let server = End::<A> {
                     addr: record.daddr(),
                     port: record.dport(),
@@ -366,14 +357,7 @@ impl<F: Frame> Worker<F> {
                     false => None,
                 };
                 if let Some(outside) = outside {
-                    let step = books.enter::<A, FIRST>(
-                        record,
-                        recent,
-                        Direction::Input,
-                        signal,
-                        len,
-                        moment.tick,
-                    );
+                    let step = books.enter::<A, FIRST>(record);
                     A::decrement_ttl(ip);
                     shorten(&mut frame, l3 + len);
                     outside.send(frame, net, io);
@@ -386,14 +370,7 @@ impl<F: Frame> Worker<F> {
                     let (df, tos) = A::df_and_tos(usual!(frame, A::start(ip)));
                     let wrapping = Wrapping::of::<A>(dest, (exit, source), len, df && !cut, tos);
                     let wrapping = usual!(frame, wrapping);
-                    let step = books.enter::<A, FIRST>(
-                        record,
-                        recent,
-                        Direction::Input,
-                        signal,
-                        len,
-                        moment.tick,
-                    );
+                    let step = books.enter::<A, FIRST>(record);
                     A::decrement_ttl(ip);
                     shorten(&mut frame, l3 + len);
                     let client = End::<A> {
@@ -458,9 +435,13 @@ impl<F: Frame> Worker<F> {
             rules,
             sums,
             ledger,
+            recent,
+            direction: Direction::Output,
+            signal,
+            len,
+            tick: moment.tick,
         };
-        let step =
-            books.enter::<A, false>(record, recent, Direction::Output, signal, len, moment.tick);
+        let step = books.enter::<A, false>(record);
         let virt = End::<A> {
             addr: record.vaddr(),
             port: record.vport(),
@@ -489,43 +470,42 @@ impl<F: Frame> Worker<F> {
     }
 }
 
-/// What a packet is entered in, and by which rules.
+/// What a packet is entered in, by which rules, and what of it.
 struct Books<'a> {
     rules: Rules<'a>,
     sums: &'a mut Sums,
     ledger: &'a Ledger,
+    /// Its dest's in the ledger.
+    recent: &'a Recent,
+    direction: Direction,
+    signal: Signal,
+    /// The IP packet's length.
+    len: usize,
+    tick: Tick,
 }
 
 impl Books<'_> {
-    /// Counts a packet of `len` bytes and takes it into its connection's record. What there is to settle beyond it, if
-    /// anything.
+    /// Counts the packet and takes it into its connection's record. What there is to settle beyond it, if anything.
     #[inline(always)]
-    fn enter<A: Plain, const FIRST: bool>(
-        self,
-        record: &mut Record<A>,
-        recent: &Recent,
-        direction: Direction,
-        signal: Signal,
-        len: usize,
-        tick: Tick,
-    ) -> Option<Step> {
-        match self.ledger.dest(record.dest_number()) {
+    fn enter<A: Plain, const FIRST: bool>(self, record: &mut Record<A>) -> Option<Step> {
+        let Books { direction, len, .. } = self;
+        if FIRST {
             // What else changes with a new connection is at hand.
-            Some(tally) if FIRST => tally.inbound(len),
-            _ => {
-                if recent.count(direction, len) {
-                    self.ledger.carry(record.dest_number());
-                }
+            if let Some(tally) = self.ledger.dest(record.dest_number()) {
+                tally.inbound(len);
             }
+        } else if self.recent.count(direction, len) {
+            self.ledger.carry(record.dest_number());
         }
         self.sums.add(direction, len);
         if direction == Direction::Input {
             record.count_packet();
         }
         let secure = self.rules.defence.secure_tcp();
-        let step = state::step(record, direction, signal, self.rules.timeouts, secure);
+        let timeouts = self.rules.timeouts;
+        let step = state::step(record, direction, self.signal, timeouts, secure);
         let matters = step.active != 0 || step.assure && record.control().is_some();
-        let renewed = record.renew(tick);
+        let renewed = record.renew(self.tick);
         (matters || !renewed).then_some(step)
     }
 }

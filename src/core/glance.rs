@@ -291,7 +291,7 @@ impl<F: Frame> Worker<F> {
 
     /// Asks for the memory where packets will be counted.
     #[inline(never)]
-    pub(crate) fn foresee_tallies(&self, glances: &[Glance]) {
+    pub(crate) fn foresee_counters(&self, glances: &[Glance]) {
         let ledger = self.services.ledger();
         for glance in glances {
             let dest = match glance.way {
